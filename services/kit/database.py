@@ -1,0 +1,113 @@
+"""The service's own PostgreSQL: an engine, and the unit of work in which use cases read, decide, save and announce."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import MetaData
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from services.kit.inbox import Inbox
+from services.kit.outbox import Outbox
+
+# Named constraints: an error names the rule that was broken, and a migration can find it.
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def new_metadata() -> MetaData:
+    return MetaData(naming_convention=NAMING)
+
+
+def create_engine(dsn: str, *, pool_size: int = 8, application_name: str = "tollway") -> AsyncEngine:
+    """An engine over asyncpg. `dsn` is `postgresql+asyncpg://…`; connections are checked before use."""
+    return create_async_engine(
+        dsn,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=False,  # a dead connection fails its first statement; `is_transient` says to try again
+        pool_recycle=1800,
+        pool_timeout=5,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 30,
+            "server_settings": {
+                "application_name": application_name,
+                "jit": "off",
+                "idle_in_transaction_session_timeout": "60s",
+            },
+        },
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """True when the same work may succeed in a moment: connection lost, deadlock, serialization, server starting."""
+    if isinstance(error, (ConnectionError, TimeoutError, OSError, InterfaceError)):
+        return True
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return (
+            error.connection_invalidated or isinstance(error, OperationalError) or state[:2] in {"08", "40", "53", "57"}
+        )
+    return False
+
+
+class UnitOfWork:
+    """One transaction: `async with uow: …; await uow.commit()`. Leaving without commit rolls back.
+
+    A service's own class binds its repositories in `bind`. Events added to `outbox` are in the same transaction.
+    """
+
+    outbox: Outbox
+    inbox: Inbox  # only where the service's schema has one
+
+    def __init__(self, engine: AsyncEngine, committed: Callable[[], None] = lambda: None) -> None:
+        self._engine = engine
+        self._committed = committed
+
+    def bind(self, connection: AsyncConnection) -> None:
+        """Makes the repositories over this transaction's connection."""
+
+    async def __aenter__(self) -> Self:
+        self._connection = await self._engine.connect()
+        self._done = False
+        self.outbox = Outbox(self._connection)
+        self.inbox = Inbox(self._connection)
+        self.bind(self._connection)
+        return self
+
+    @property
+    def connection(self) -> AsyncConnection:
+        return self._connection
+
+    async def commit(self) -> None:
+        await self.outbox.flush()
+        await self._connection.commit()
+        self._done = True
+        if self.outbox.announced:
+            self._committed()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not self._done:
+                await self._connection.rollback()
+        finally:
+            await self._connection.close()
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A plain transaction for plumbing; commits when the block ends without an error."""
+    async with engine.begin() as connection:
+        yield connection

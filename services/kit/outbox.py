@@ -1,0 +1,216 @@
+"""Tell others through the outbox: an event is a row of the transaction that made it true, published afterwards.
+
+The outbox is the truth; the stream is a copy. A relay claims unpublished rows (SKIP LOCKED, so any number of relays
+may run), publishes them outside any transaction with the event's id as `Nats-Msg-Id`, and marks them. A relay that
+dies after publishing publishes again: the stream drops that within its duplicate window, consumers by their inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from google.protobuf.message import Message
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.kit import telemetry
+from services.kit.failpoint import failpoint
+from services.kit.ids import new_id
+from services.kit.stream import Stream
+
+CLAIM = timedelta(seconds=15)  # longer than a batch takes; what a dead relay held is free again after it
+RETENTION = timedelta(days=8)  # DESIGN §7: published rows stay at least seven days
+BATCH = 256
+POLL_S = 1.0  # for rows that another process left behind; our own commits wake the relay at once
+
+log = structlog.get_logger(__name__)
+
+
+def outbox_table(metadata: MetaData) -> Table:
+    """The table as every service's migrations create it."""
+    return Table(
+        "outbox",
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("type", Text, nullable=False),
+        Column("subject", Text, nullable=False),
+        Column("account_id", Text, nullable=False),
+        Column("data", LargeBinary, nullable=False),
+        Column("create_time", DateTime(timezone=True), nullable=False),
+        Column("claim_until", DateTime(timezone=True)),
+        Column("publish_time", DateTime(timezone=True)),
+        Index("ix_outbox_unpublished", "id", postgresql_where=literal_column("publish_time IS NULL")),
+        Index("ix_outbox_published", "publish_time", postgresql_where=literal_column("publish_time IS NOT NULL")),
+    )
+
+
+_table = outbox_table(MetaData())
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A CloudEvents 1.0 event in binary mode: attributes beside protobuf data."""
+
+    id: str
+    type: str  # the message's full name: tollway.billing.v1.TierChanged
+    subject: str  # tollway.<service>.<event>.<account_id>
+    account_id: str
+    data: bytes
+    create_time: datetime
+
+    @classmethod
+    def of(cls, message: Message, account_id: str) -> Envelope:
+        full_name = message.DESCRIPTOR.full_name
+        service = full_name.split(".")[1]
+        return cls(
+            id=new_id("evt"),
+            type=full_name,
+            subject=f"tollway.{service}.{message.DESCRIPTOR.name}.{account_id}",
+            account_id=account_id,
+            data=message.SerializeToString(deterministic=True),
+            create_time=datetime.now(UTC),
+        )
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "Nats-Msg-Id": self.id,
+            "ce-specversion": "1.0",
+            "ce-id": self.id,
+            "ce-source": "/" + "/".join(self.type.split(".")[:2]),
+            "ce-type": self.type,
+            "ce-subject": self.account_id,
+            "ce-time": self.create_time.isoformat().replace("+00:00", "Z"),
+            "ce-datacontenttype": "application/protobuf",
+        }
+
+
+class Outbox:
+    """The events of one transaction. `add` collects; the unit of work flushes them before it commits."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._pending: list[Envelope] = []
+        self.announced = 0
+
+    def add(self, message: Message, account_id: str) -> None:
+        self._pending.append(Envelope.of(message, account_id))
+
+    async def flush(self) -> None:
+        if self._pending:
+            rows = [vars(envelope) for envelope in self._pending]
+            await self._connection.execute(insert(_table), rows)
+            self.announced += len(rows)
+            self._pending.clear()
+
+
+class Relay:
+    """Publishes what the outbox holds. One per process; `wake` after a commit makes it prompt."""
+
+    def __init__(self, engine: AsyncEngine, stream: Stream) -> None:
+        self._engine = engine
+        self._stream = stream
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A database or stream that is down delays, never ends it."""
+        failures = 0
+        next_prune = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            try:
+                published = await self.publish_batch()
+                failures = 0
+                if loop.time() >= next_prune:
+                    next_prune = loop.time() + 3600
+                    await self._prune()
+            except Exception as error:
+                failures += 1
+                published = 0
+                log.warning("outbox.delayed", error=repr(error), failures=failures)
+            if not published:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), min(POLL_S * 2 ** min(failures, 4), 10.0))
+
+    async def publish_batch(self) -> int:
+        """Publishes up to 256 rows; returns how many the stream took. Raises if it took none of those claimed."""
+        envelopes = await self._claim()
+        if not envelopes:
+            return 0
+        failpoint("outbox.claimed")
+        outcomes = await asyncio.gather(
+            *(self._stream.publish(e.subject, e.data, e.headers()) for e in envelopes), return_exceptions=True
+        )
+        failpoint("outbox.published")
+        taken = [e.id for e, outcome in zip(envelopes, outcomes, strict=True) if not isinstance(outcome, BaseException)]
+        refused = [e.id for e in envelopes if e.id not in set(taken)]
+        async with self._engine.begin() as connection:
+            if taken:
+                await connection.execute(
+                    update(_table).where(_table.c.id == func.any(bindparam("ids"))).values(publish_time=func.now()),
+                    {"ids": taken},
+                )
+            if refused:
+                await connection.execute(
+                    update(_table).where(_table.c.id == func.any(bindparam("ids"))).values(claim_until=None),
+                    {"ids": refused},
+                )
+        telemetry.count("tollway_outbox_published_total", len(taken))
+        if refused:
+            reason = next(outcome for outcome in outcomes if isinstance(outcome, BaseException))
+            raise ConnectionError(f"the stream took {len(taken)} of {len(envelopes)} events") from reason
+        return len(taken)
+
+    async def _claim(self) -> list[Envelope]:
+        free = (
+            select(_table.c.id)
+            .where(
+                _table.c.publish_time.is_(None),
+                (_table.c.claim_until.is_(None)) | (_table.c.claim_until < func.now()),
+            )
+            .order_by(_table.c.id)
+            .limit(BATCH)
+            .with_for_update(skip_locked=True)
+        )
+        columns = [_table.c[name] for name in ("id", "type", "subject", "account_id", "data", "create_time")]
+        statement = (
+            update(_table)
+            .where(_table.c.id.in_(free.scalar_subquery()))
+            .values(claim_until=func.now() + CLAIM)
+            .returning(*columns)
+        )
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [Envelope(*row) for row in sorted(rows, key=lambda row: str(row[0]))]
+
+    async def _prune(self) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(_table).where(_table.c.publish_time < func.now() - RETENTION))
+
+    async def pending(self) -> int:
+        """How many events wait, for the metrics."""
+        async with self._engine.connect() as connection:
+            statement = select(func.count()).select_from(_table).where(_table.c.publish_time.is_(None))
+            return int((await connection.execute(statement)).scalar_one())

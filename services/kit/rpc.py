@@ -1,0 +1,279 @@
+"""gRPC as every service speaks it: health, reflection, deadlines, size limits, one mapping of errors, drain on stop."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from services.kit import errors, telemetry
+from services.kit.config import LOOPBACK, Settings
+from services.kit.database import is_transient
+
+DOMAIN = "tollway"
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_HANDLING_S = 30.0  # for callers that set no deadline of their own
+DRAIN_S = 10.0
+_OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+_DETAILS = "grpc-status-details-bin"
+
+log = structlog.get_logger(__name__)
+Req = TypeVar("Req", bound=Message)
+Res = TypeVar("Res", bound=Message)
+
+
+def to_status(error: errors.TollwayError) -> Status:
+    """The rich error that goes to the caller: ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    code: grpc.StatusCode = getattr(grpc.StatusCode, error.code)
+    status = Status(code=code.value[0], message=error.message)
+    details: list[Message] = [ErrorInfo(reason=error.error_reason, domain=DOMAIN, metadata=error.metadata)]
+    if error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(BadRequest(field_violations=[violation]))
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromTimedelta(error.retry_after)
+        details.append(RetryInfo(retry_delay=delay))
+    for detail in details:
+        packed = AnyProto()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+_BY_CODE: dict[int, type[errors.TollwayError]] = {
+    getattr(grpc.StatusCode, kind.code).value[0]: kind for kind in errors.TollwayError.__subclasses__()
+}
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.TollwayError:
+    """The named error that another service's status carries."""
+    code: int = error.code().value[0]
+    kind = _BY_CODE.get(code, errors.TollwayError)
+    message, reason, field_name, metadata = error.details() or kind.reason, kind.reason, "", {}
+    retry_after = None
+    if kind is errors.Unavailable and not (error.trailing_metadata() or ()):
+        message = "A service that this needs does not answer. Try again in a moment."
+    for key, value in error.trailing_metadata() or ():
+        if key != _DETAILS:
+            continue
+        for detail in Status.FromString(value if isinstance(value, bytes) else value.encode()).details:
+            if detail.Is(ErrorInfo.DESCRIPTOR):
+                info = ErrorInfo.FromString(detail.value)
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Is(BadRequest.DESCRIPTOR):
+                field_name = BadRequest.FromString(detail.value).field_violations[0].field
+            elif detail.Is(RetryInfo.DESCRIPTOR):
+                retry_after = RetryInfo.FromString(detail.value).retry_delay.ToTimedelta()
+    return kind(message, reason=reason, field=field_name, retry_after=retry_after, **metadata)
+
+
+class _Boundary(grpc.aio.ServerInterceptor):
+    """The one place where callers are let in and errors are mapped. Wraps each method once."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._refused: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method: str = handler_call_details.method
+        if self._token and not method.startswith(_OPEN) and not self._admits(handler_call_details):
+            return self._refused
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None or handler.unary_unary is None or method.startswith(_OPEN):
+                return handler
+            wrapped = self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
+                _guarded(handler.unary_unary, method.rsplit("/", 1)[-1]),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return wrapped
+
+    def _admits(self, details: grpc.HandlerCallDetails) -> bool:
+        for key, value in details.invocation_metadata or ():
+            if key == "authorization":
+                presented = value if isinstance(value, bytes) else value.encode()
+                return hmac.compare_digest(presented, b"Bearer " + self._token)
+        return False
+
+
+async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    error = errors.Unauthenticated("This service asks callers for its token.", reason="RPC_TOKEN_REQUIRED")
+    await _abort(context, error)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: errors.TollwayError) -> None:
+    details = to_status(error).SerializeToString()
+    await context.abort(getattr(grpc.StatusCode, error.code), error.message, trailing_metadata=((_DETAILS, details),))
+
+
+def _guarded(handle: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        began = time.perf_counter()
+        code = "OK"
+        try:
+            if context.time_remaining() is None:
+                async with asyncio.timeout(MAX_HANDLING_S):
+                    return await handle(request, context)
+            return await handle(request, context)
+        except errors.TollwayError as error:
+            code = error.code
+            await _abort(context, error)
+        except grpc.aio.AbortError:
+            code = "ABORTED"
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception as error:
+            known = _known(error, name)
+            code = known.code
+            await _abort(context, known)
+        finally:
+            telemetry.observe("tollway_rpc_seconds", time.perf_counter() - began, method=name, code=code)
+
+    return guarded
+
+
+def _known(error: Exception, method: str) -> errors.TollwayError:
+    """What may be told of an error that nobody named: never its text."""
+    if isinstance(error, TimeoutError) and not isinstance(error, OSError):
+        return errors.DeadlineExceeded("This took too long.")
+    if is_transient(error):
+        log.warning("rpc.unavailable", method=method, error=type(error).__name__)
+        return errors.Unavailable(
+            "The database cannot be reached. Try again in a moment.",
+            reason="STORE_UNAVAILABLE",
+            retry_after=timedelta(seconds=1),
+        )
+    log.exception("rpc.failed", method=method)
+    return errors.TollwayError("Something went wrong on our side; it is in the log.")
+
+
+@dataclass
+class Server:
+    """`add` services, `start`, and `stop`, which lets running calls finish."""
+
+    settings: Settings
+    port: int
+    _names: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._server = grpc.aio.server(
+            interceptors=(_Boundary(self.settings.rpc_token),),
+            options=(
+                ("grpc.so_reuseport", 0),  # else two servers share a port and nobody notices
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+            ),
+        )
+        self._health = HealthServicer()
+
+    def add(self, register: Callable[[Any, Any], None], servicer: Any, full_name: str) -> None:
+        """`register` is the generated `add_…Servicer_to_server`; `full_name` the service's proto name."""
+        register(servicer, self._server)
+        self._names.append(full_name)
+
+    async def start(self) -> None:
+        """Binds and serves. Raises RuntimeError when the port is taken."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (
+                *self._names,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ),
+            self._server,
+        )
+        address = f"{self.settings.host}:{self.port}"
+        if self.settings.tls_cert and self.settings.tls_key:
+            authorities = _read(self.settings.tls_ca)
+            credentials = grpc.ssl_server_credentials(
+                [(self.settings.tls_key.read_bytes(), self.settings.tls_cert.read_bytes())],
+                root_certificates=authorities,
+                require_client_auth=authorities is not None,
+            )
+            self._server.add_secure_port(address, credentials)
+        else:
+            self._server.add_insecure_port(address)
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(DRAIN_S)
+
+
+def _read(path: Path | None) -> bytes | None:
+    return path.read_bytes() if path is not None else None
+
+
+class Link:
+    """A channel to another service, with its token, a deadline for every call, and errors by name."""
+
+    def __init__(self, address: str, settings: Settings, *, timeout_s: float = 5.0) -> None:
+        options = (
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 3_000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        )
+        if settings.tls_ca is not None:
+            credentials = grpc.ssl_channel_credentials(
+                _read(settings.tls_ca), _read(settings.tls_key), _read(settings.tls_cert)
+            )
+            self.channel = grpc.aio.secure_channel(address, credentials, options=options)
+        else:
+            if settings.rpc_token and address.rsplit(":", 1)[0] not in LOOPBACK:
+                log.warning("rpc.plaintext", address=address)
+            self.channel = grpc.aio.insecure_channel(address, options=options)
+        self.timeout_s = timeout_s
+        self._metadata = (("authorization", f"Bearer {settings.rpc_token}"),) if settings.rpc_token else ()
+
+    async def call(
+        self, method: Callable[..., Awaitable[Res]], request: Message, *, timeout_s: float | None = None
+    ) -> Res:
+        """Calls a stub's method. Raises the TollwayError that the other side named."""
+        try:
+            return await method(request, timeout=timeout_s or self.timeout_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    async def healthy(self, *, timeout_s: float = 1.0) -> bool:
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def close(self) -> None:
+        await self.channel.close()
