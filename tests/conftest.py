@@ -1,0 +1,19 @@
+"""Fixtures for every test, and the line that says what the tests stand on."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.infra import choice
+from tests.infra.servers import database, nats_url, postgres
+
+__all__ = ["database", "nats_url", "postgres"]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"infrastructure: {choice.plan()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if choice.settled.cache_info().currsize:  # some test asked for it
+        terminalreporter.write_line(f"infrastructure used: {choice.settled()}")
