@@ -1,0 +1,109 @@
+"""`python -m local.up`: the whole system on 127.0.0.1, in the foreground. Ctrl-C stops it. `make run` is this."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from local import settings as local_settings
+from local.parts import all_parts
+from local.settings import LocalSettings, SettingsError
+from local.state import State, StateError, default_folder
+from local.supervisor import Fatal, Supervisor, stop_signals
+
+_BEGAN = time.monotonic()
+
+
+def main() -> int:
+    state = State(default_folder())
+    try:
+        state.hold()
+        settings = local_settings.load(state)
+    except (StateError, SettingsError) as error:
+        print(f"tollway cannot start: {error}", file=sys.stderr)
+        return 1
+    return asyncio.run(_run(settings, state))
+
+
+async def _run(settings: LocalSettings, state: State) -> int:
+    environment = local_settings.process_environment(settings)
+    state.write_env({**settings.environment, "TOLLWAY_API_URL": settings.gateway_url})
+    supervisor = Supervisor(all_parts(settings, state), environment, state, max_deaths=settings.max_deaths)
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            supervisor.kill()  # asked twice: at once, then
+        asked.set()
+
+    loop = asyncio.get_running_loop()
+    for number in stop_signals():
+        loop.add_signal_handler(number, on_signal)
+
+    supervisor.say(f"tollway: catalog {settings.catalog}, state and logs in {state.folder}")
+    working = asyncio.create_task(_work(supervisor, settings))
+    stopping = asyncio.create_task(asked.wait())
+    failure: str | None = None
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+    except Fatal as error:
+        failure = str(error)
+    finally:
+        began = time.monotonic()
+        if failure is None:
+            supervisor.say("\nstopping …")
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+        await supervisor.stop()
+    if failure is not None:
+        print(f"tollway stopped: {failure}", file=sys.stderr, flush=True)
+        return 1
+    supervisor.say(f"stopped after {time.monotonic() - began:.1f} s; the state is kept in {state.folder}")
+    return 0
+
+
+async def _work(supervisor: Supervisor, settings: LocalSettings) -> None:
+    await supervisor.start()
+    supervisor.say(f"\nready after {time.monotonic() - _BEGAN:.1f} s\n\n{_next_steps(settings)}")
+    await supervisor.watch()
+
+
+def _next_steps(settings: LocalSettings) -> str:
+    api = settings.gateway_url
+    mailbox = f"http://127.0.0.1:{settings.ports['mailbox']}"
+    if settings.real_stripe:
+        stripe = f"  stripe listen --forward-to {api}/webhooks/stripe   brings the real Stripe's events here"
+    else:
+        sandbox = f"http://127.0.0.1:{settings.ports['sandbox']}"
+        stripe = f"  {sandbox}   the Stripe sandbox; 4242 4242 4242 4242 pays, 4000 0000 0000 0002 is declined"
+    return f"""\
+  {api}   the API
+  {mailbox}   every mail that is sent
+{stripe}
+
+Try it, by the CLI:
+
+  export TOLLWAY_API_URL={api}
+  .venv/bin/tollway signup
+  .venv/bin/tollway billing upgrade pro
+  .venv/bin/tollway billing
+
+or with curl:
+
+  curl -s {api}/v1/signup -H 'Content-Type: application/json' \\
+    -d '{{"email": "ada@example.com", "name": "Ada"}}'
+  export KEY=…   # the api_key of the answer
+  curl -s {api}/v1/billing -H "Authorization: Bearer $KEY"
+  curl -s {api}/v1/billing/checkout -H "Authorization: Bearer $KEY" \\
+    -H 'Content-Type: application/json' -d '{{"tier": "pro"}}'
+  curl -s {api}/v1/usage -H "Authorization: Bearer $KEY"
+
+Ctrl-C stops everything."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
