@@ -1,0 +1,85 @@
+"""`python -m services.notify.main`: the service's parts, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.kit import config, migrate, process, rpc, telemetry
+from services.kit.database import create_engine, is_transient
+from services.kit.stream import Stream
+from services.notify import consumer, grpc_server
+from services.notify.email import MailWriter
+from services.notify.sender import SLOTS, Sender
+from services.notify.settings import NotifySettings
+from services.notify.smtp import Server, SmtpMailer
+from services.notify.storage import PostgresMailbag
+from tollway.notify.v1 import notify_pb2_grpc
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    settings = config.load(NotifySettings)
+    telemetry.configure_logs("notify", settings.log_level)
+
+    @asynccontextmanager
+    async def service(tasks: process.Tasks) -> AsyncIterator[None]:
+        engine = create_engine(
+            settings.notify_dsn.get_secret_value(), pool_size=SLOTS + 4, application_name="tollway-notify"
+        )
+        stream = Stream(settings.nats_url, name="tollway-notify")
+        bag = PostgresMailbag(engine)
+        mailer = SmtpMailer(Server.of(settings.smtp_url.get_secret_value()), settings.sender)
+        sender = Sender(bag, MailWriter(settings.sender, settings.mail_locale), mailer)
+        server = rpc.Server(settings, settings.notify_port)
+        server.add(
+            notify_pb2_grpc.add_NotifyServiceServicer_to_server, grpc_server.NotifyServicer(bag), grpc_server.FULL_NAME
+        )
+        stop_metrics = telemetry.serve_metrics(settings.host, settings.notify_metrics_port)
+        try:
+            await migrate_when_there(engine)
+            stream.start()
+            tasks.start(sender.run(), "sender")
+            events = consumer.build(stream, engine, mail_domain=settings.sender.rsplit("@", 1)[1], wake=sender.wake)
+            tasks.start(events.run(), "consumer")
+            await server.start()
+            try:
+                yield
+            finally:
+                await server.stop()
+        finally:
+            await tasks.stop()
+            await stream.close()
+            await mailer.close()
+            stop_metrics()
+            await engine.dispose()
+
+    process.run(service)
+
+
+async def migrate_when_there(engine: AsyncEngine) -> None:
+    """Services start in any order: a database that is not there yet is waited for."""
+    delay = 0.1
+    while True:
+        try:
+            await migrate.upgrade(engine, MIGRATIONS)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.info("database.waiting", error=type(error).__name__)
+            await asyncio.sleep(delay)  # pause between attempts to connect: there is nothing to await
+            delay = min(delay * 2, 2.0)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    main()
