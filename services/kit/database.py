@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import MetaData
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from services.kit import errors
+from services.kit.failpoint import failpoint
 from services.kit.inbox import Inbox
 from services.kit.outbox import Outbox
 
@@ -29,7 +33,7 @@ def new_metadata() -> MetaData:
 
 
 def create_engine(dsn: str, *, pool_size: int = 8, application_name: str = "tollway") -> AsyncEngine:
-    """An engine over asyncpg. `dsn` is `postgresql+asyncpg://…`; connections are checked before use."""
+    """An engine over asyncpg. `dsn` is `postgresql+asyncpg://…`."""
     return create_async_engine(
         dsn,
         pool_size=pool_size,
@@ -49,22 +53,32 @@ def create_engine(dsn: str, *, pool_size: int = 8, application_name: str = "toll
     )
 
 
+_TRANSIENT_STATES = frozenset({"55P03", "25006"})  # lock not available; read-only, as a failover leaves it
+_TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57"})  # connection, rollback, resources, operator
+
+
 def is_transient(error: BaseException) -> bool:
-    """True when the same work may succeed in a moment: connection lost, deadlock, serialization, server starting."""
-    if isinstance(error, (ConnectionError, TimeoutError, OSError, InterfaceError)):
+    """True when the same work may succeed in a moment.
+
+    That is: connection lost or refused, pool exhausted, deadlock, serialization failure, server starting or stopping,
+    or another service that says so. A value that does not fit its column is not (asyncpg calls that InterfaceError).
+    """
+    if isinstance(error, errors.TollwayError):
+        return isinstance(error, (errors.Unavailable, errors.DeadlineExceeded, errors.Aborted))
+    if isinstance(error, (OSError, PoolTimeoutError)):  # TimeoutError and ConnectionError are OSErrors
         return True
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
-        return (
-            error.connection_invalidated or isinstance(error, OperationalError) or state[:2] in {"08", "40", "53", "57"}
-        )
-    return False
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # While connecting, asyncpg's own errors arrive bare.
+    state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+    return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
 
 
 class UnitOfWork:
     """One transaction: `async with uow: …; await uow.commit()`. Leaving without commit rolls back.
 
     A service's own class binds its repositories in `bind`. Events added to `outbox` are in the same transaction.
+    It may be entered again afterwards, never twice at once.
     """
 
     outbox: Outbox
@@ -73,37 +87,40 @@ class UnitOfWork:
     def __init__(self, engine: AsyncEngine, committed: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
         self._committed = committed
+        self._connection: AsyncConnection | None = None
 
     def bind(self, connection: AsyncConnection) -> None:
         """Makes the repositories over this transaction's connection."""
 
     async def __aenter__(self) -> Self:
-        self._connection = await self._engine.connect()
-        self._done = False
-        self.outbox = Outbox(self._connection)
-        self.inbox = Inbox(self._connection)
-        self.bind(self._connection)
+        if self._connection is not None:
+            raise RuntimeError("this unit of work is in use: each task needs one of its own")
+        connection = self._connection = await self._engine.connect()
+        self.outbox = Outbox(connection)
+        self.inbox = Inbox(connection)
+        self.bind(connection)
         return self
 
     @property
     def connection(self) -> AsyncConnection:
+        if self._connection is None:
+            raise RuntimeError("outside `async with`")
         return self._connection
 
     async def commit(self) -> None:
         await self.outbox.flush()
-        await self._connection.commit()
-        self._done = True
+        failpoint("uow.flushed")
+        await self.connection.commit()
+        failpoint("uow.committed")
         if self.outbox.announced:
             self._committed()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if not self._done:
-                await self._connection.rollback()
-        finally:
-            await self._connection.close()
+        connection, self._connection = self.connection, None
+        # Closing rolls back what was not committed. Shielded: a cancelled call must still give its connection back.
+        await asyncio.shield(connection.close())
 
 
 @asynccontextmanager

@@ -2,24 +2,24 @@
 
 A durable pull consumer hands events to handlers, several at a time; order comes from versions, not from the stream.
 What fails for a passing reason is redelivered after a growing delay, for as long as it takes. What fails for its own
-reason goes to the dead letters after `MAX_DELIVER` tries, and the others flow on.
+reason goes to the dead letters after `MAX_TRIES` tries, and the others flow on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
-from sqlalchemy import Column, DateTime, MetaData, Table, Text, func
+from sqlalchemy import Column, DateTime, MetaData, Table, Text, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,10 +27,15 @@ from services.kit import telemetry
 from services.kit.failpoint import failpoint
 from services.kit.stream import NAME, Stream
 
-MAX_DELIVER = 12
-ACK_WAIT_S = 30
-FETCH = 64
-DELAYS_S = (0.1, 0.5, 2.0, 5.0, 15.0, 60.0)
+MAX_TRIES = 12  # with the delays below: about six minutes of trying
+DELAYS_S = (0.1, 0.5, 2.0, 5.0, 15.0, 60.0)  # before the second try, the third, …; the last one repeats
+LONGEST_TRANSIENT_DELAY_S = 15.0  # an outage ends for everybody at once: do not make them wait long after it
+WORKERS = 16
+HANDLING_S = 60.0  # a handler that takes longer is cancelled and tried again
+ACK_WAIT_S = 5.0  # what a killed consumer held comes back after it; living ones report progress
+PULL_S = 2.0  # a pull request dies with the server: this is how soon one is made anew
+MAX_DELAYED = 10_000  # events waiting for another try, beyond which JetStream hands out no others
+RETENTION = timedelta(days=40)  # longer than the stream keeps an event: none comes back after its id is forgotten
 
 log = structlog.get_logger(__name__)
 
@@ -63,14 +68,29 @@ class Received:
 class Inbox:
     """The ids this service has acted on, seen from one transaction."""
 
+    _next_prune = 0.0  # by time.monotonic(), for the whole process
+
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def accept(self, event: Received) -> bool:
         """True the first time. Waits for another transaction that holds the same id, and believes its outcome."""
+        if time.monotonic() >= Inbox._next_prune:
+            Inbox._next_prune = time.monotonic() + 3600
+            await self._forget_old()
         statement = insert(_table).values(id=event.id, type=event.type).on_conflict_do_nothing()
         result = await self._connection.execute(statement)
         return result.rowcount == 1
+
+    async def _forget_old(self) -> None:
+        old = (
+            select(_table.c.id)
+            .where(_table.c.receive_time < func.now() - RETENTION)
+            .limit(10_000)
+            .with_for_update(skip_locked=True)
+            .cte("old")
+        )
+        await self._connection.execute(delete(_table).where(_table.c.id == old.c.id))
 
 
 Handler = Callable[[Received], Awaitable[None]]
@@ -79,7 +99,8 @@ Handler = Callable[[Received], Awaitable[None]]
 class Consumer:
     """`handlers` maps message classes to async functions; `durable` names this service's place in the stream.
 
-    `is_transient(error)` says which failures are nobody's fault.
+    `is_transient(error)` says which failures are nobody's fault. Each of `workers` takes one event at a time, so a
+    slow event holds up one worker and nothing else.
     """
 
     def __init__(
@@ -89,11 +110,20 @@ class Consumer:
         durable: str,
         handlers: Mapping[type[Message], Handler],
         is_transient: Callable[[BaseException], bool],
+        workers: int = WORKERS,
+        max_tries: int = MAX_TRIES,
+        delays_s: Sequence[float] = DELAYS_S,
     ) -> None:
         self._stream = stream
         self._durable = durable
         self._handlers = {cls.DESCRIPTOR.full_name: (cls, handler) for cls, handler in handlers.items()}
         self._is_transient = is_transient
+        self._workers = workers
+        self._max_tries = max_tries
+        self._delays_s = delays_s
+        # Failures that were an event's own, by its place in the stream. Redeliveries for passing reasons do not count.
+        self._faults: dict[tuple[int, datetime], int] = {}
+        self._lost = False
 
     def subjects(self) -> list[str]:
         return [
@@ -102,15 +132,23 @@ class Consumer:
         ]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. What is being handled then is rolled back and handed back to the stream."""
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._workers):
+                workers.create_task(self._work())
+
+    async def _work(self) -> None:
         while True:
             try:
-                await self._consume(await self._stream.jetstream())
+                await self._pull(await self._stream.jetstream())
             except Exception as error:
-                log.warning("consumer.delayed", durable=self._durable, error=repr(error))
-                await asyncio.sleep(0.5)  # the server is away: pause between attempts to subscribe again
+                if not self._lost:  # one line for all workers
+                    self._lost = True
+                    log.warning("consumer.delayed", durable=self._durable, error=repr(error))
+                self._stream.renew()  # the server may have lost its storage
+                await asyncio.sleep(0.5)  # pause between attempts: there is nothing to await
 
-    async def _consume(self, jetstream: JetStreamContext) -> None:
+    async def _pull(self, jetstream: JetStreamContext) -> None:
         # add_consumer upserts; pull_subscribe alone would keep an older configuration without a word.
         await jetstream.add_consumer(
             NAME,
@@ -120,7 +158,7 @@ class Consumer:
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=ACK_WAIT_S,
                 max_deliver=-1,
-                max_ack_pending=1024,
+                max_ack_pending=MAX_DELAYED,
                 filter_subjects=self.subjects(),
             ),
         )
@@ -128,38 +166,58 @@ class Consumer:
         try:
             while True:
                 try:
-                    messages = await subscription.fetch(FETCH, timeout=20)
+                    # One at a time: a larger fetch waits for its slowest before it asks for more.
+                    [message] = await subscription.fetch(1, timeout=PULL_S)
                 except TimeoutError:
-                    # Quiet, or the consumer is gone with the server's storage: then this raises.
-                    with contextlib.suppress(TimeoutError):
-                        await jetstream.consumer_info(NAME, self._durable)
-                    continue
-                await asyncio.gather(*(self._handle(message) for message in messages))
-        except NotFoundError:
-            log.warning("consumer.recreated", durable=self._durable)
+                    continue  # quiet; if the consumer is gone, the next request says so
+                if self._lost:
+                    self._lost = False
+                    log.info("consumer.resumed", durable=self._durable)
+                await self._handle(message)
         finally:
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()
 
     async def _handle(self, message: Msg) -> None:
-        tries = message.metadata.num_delivered
+        failpoint(f"inbox.{self._durable}.received")
+        progress = asyncio.create_task(_report_progress(message))
         try:
             event = self._decode(message)
-            handler = self._handlers[event.type][1]
-            await handler(event)
+            async with asyncio.timeout(HANDLING_S):
+                await self._handlers[event.type][1](event)
             failpoint(f"inbox.{self._durable}.handled")
             await message.ack()
-            telemetry.count("tollway_events_consumed_total", 1, type=event.type)
+        except asyncio.CancelledError:
+            # The process is stopping. Handed back, the event need not wait for ack_wait.
+            with contextlib.suppress(Exception):
+                await message.nak()
+            raise
         except Exception as error:
             try:
-                if not self._is_transient(error) and tries >= MAX_DELIVER:
-                    await self._bury(message, error)
-                else:
-                    log.warning("event.retry", subject=message.subject, tries=tries, error=repr(error))
-                    # A plain nak would come back at once, whatever backoff the consumer has.
-                    await message.nak(delay=DELAYS_S[min(tries - 1, len(DELAYS_S) - 1)])
-            except Exception as second:  # the server is away: the message comes back after ack_wait
+                await self._retry_or_bury(message, error)
+            except Exception as second:  # the server is away: the event comes back after ack_wait
                 log.warning("event.unanswered", subject=message.subject, error=repr(second))
+        else:
+            self._faults.pop(_place(message), None)
+            telemetry.count("tollway_events_consumed_total", 1, durable=self._durable, type=event.type)
+        finally:
+            progress.cancel()
+
+    async def _retry_or_bury(self, message: Msg, error: Exception) -> None:
+        if self._is_transient(error):
+            tries, longest = message.metadata.num_delivered, LONGEST_TRANSIENT_DELAY_S
+        else:
+            tries, longest = self._faults.pop(_place(message), 0) + 1, self._delays_s[-1]
+            if tries >= self._max_tries:
+                await self._bury(message, error)
+                return
+            self._faults[_place(message)] = tries
+            if len(self._faults) > MAX_DELAYED:  # another replica finished the oldest ones
+                del self._faults[next(iter(self._faults))]
+        delay = min(self._delays_s[min(tries, len(self._delays_s)) - 1], longest)
+        log.warning("event.retry", subject=message.subject, tries=tries, delay_s=delay, error=repr(error))
+        # A plain nak would come back at once, whatever backoff the consumer has.
+        await message.nak(delay=delay)
 
     def _decode(self, message: Msg) -> Received:
         headers = message.headers or {}
@@ -178,10 +236,25 @@ class Consumer:
 
     async def _bury(self, message: Msg, error: Exception) -> None:
         log.error("event.dead", subject=message.subject, error=repr(error))
-        telemetry.count("tollway_events_dead_total", 1, durable=self._durable)
         headers = dict(message.headers or {})
         headers |= {"Tollway-Consumer": self._durable, "Tollway-Error": type(error).__name__}
-        headers.pop("Nats-Msg-Id", None)
+        # Dying between the two steps buries again: the stream drops the second one by this id.
+        headers["Nats-Msg-Id"] = f"{self._durable}.{headers.get('ce-id') or message.metadata.sequence.stream}"
         subject = f"tollway_dead.{self._durable}.{message.subject.removeprefix('tollway.')}"
         await self._stream.publish(subject, message.data, headers)
+        failpoint(f"inbox.{self._durable}.buried")
         await message.term()
+        telemetry.count("tollway_events_dead_total", 1, durable=self._durable)
+
+
+def _place(message: Msg) -> tuple[int, datetime]:
+    """Tells events apart even when the stream was lost and counts from 1 again."""
+    return message.metadata.sequence.stream, message.metadata.timestamp
+
+
+async def _report_progress(message: Msg) -> None:
+    """Keeps a slow event ours: without a report it would be delivered again after ack_wait."""
+    while True:
+        await asyncio.sleep(ACK_WAIT_S / 3)
+        with contextlib.suppress(Exception):
+            await message.in_progress()

@@ -7,11 +7,11 @@ that a rolling upgrade, or one step back, can run: migrations only add until the
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import structlog
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
@@ -54,7 +54,7 @@ def _upgrade(connection: Connection, migrations: Path) -> None:
     log.info("schema.upgraded", before=current, now=scripts.get_current_head())
 
 
-def run_environment(context: EnvironmentContext) -> None:
+def run_environment(context: Any) -> None:
     """The whole of a service's `migrations/env.py`."""
     config = context.config
     assert config is not None  # noqa: S101 - alembic always sets it

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -37,10 +38,14 @@ from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 from services.kit.stream import Stream
 
-CLAIM = timedelta(seconds=15)  # longer than a batch takes; what a dead relay held is free again after it
+CLAIM = timedelta(seconds=6)  # longer than a batch takes; what a killed relay held is free again after it
 RETENTION = timedelta(days=8)  # DESIGN §7: published rows stay at least seven days
 BATCH = 256
 POLL_S = 1.0  # for rows that another process left behind; our own commits wake the relay at once
+LONGEST_DELAY_S = 10.0
+MAX_EVENT_BYTES = 512 * 1024  # half of what a NATS server takes by default, headers included
+
+_SUBJECT_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 log = structlog.get_logger(__name__)
 
@@ -79,14 +84,20 @@ class Envelope:
 
     @classmethod
     def of(cls, message: Message, account_id: str) -> Envelope:
+        """Raises ValueError for what the stream could never take: it would stay in the outbox for ever."""
         full_name = message.DESCRIPTOR.full_name
         service = full_name.split(".")[1]
+        data = message.SerializeToString(deterministic=True)
+        if len(data) > MAX_EVENT_BYTES:
+            raise ValueError(f"{full_name}: {len(data)} bytes, more than the {MAX_EVENT_BYTES} of an event")
+        if not _SUBJECT_TOKEN.fullmatch(account_id):
+            raise ValueError(f"{full_name}: account id {account_id!r} cannot be part of a subject")
         return cls(
             id=new_id("evt"),
             type=full_name,
             subject=f"tollway.{service}.{message.DESCRIPTOR.name}.{account_id}",
             account_id=account_id,
-            data=message.SerializeToString(deterministic=True),
+            data=data,
             create_time=datetime.now(UTC),
         )
 
@@ -129,33 +140,52 @@ class Relay:
         self._engine = engine
         self._stream = stream
         self._wake = asyncio.Event()
+        self._next_prune = 0.0
+        self._backlog = 0
+        telemetry.gauge("tollway_outbox_pending", lambda: self._backlog)
 
     def wake(self) -> None:
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled. A database or stream that is down delays, never ends it."""
+        """Until cancelled; then it finishes the batch under way. A database or stream that is down delays it."""
         failures = 0
-        next_prune = 0.0
-        loop = asyncio.get_running_loop()
         while True:
+            await self._stream.jetstream()  # claim nothing while there is nobody to publish to
             self._wake.clear()
+            turn = asyncio.create_task(self._turn())
             try:
-                published = await self.publish_batch()
-                failures = 0
-                if loop.time() >= next_prune:
-                    next_prune = loop.time() + 3600
-                    await self._prune()
+                published = await asyncio.shield(turn)
+            except asyncio.CancelledError:
+                with contextlib.suppress(Exception):
+                    await turn  # at most the publish timeout: else its claims would delay the next relay
+                raise
             except Exception as error:
                 failures += 1
-                published = 0
                 log.warning("outbox.delayed", error=repr(error), failures=failures)
-            if not published:
+                # Commits do not cut this short: each would try the whole head of the outbox again.
+                await asyncio.sleep(min(POLL_S * 2 ** (failures - 2), LONGEST_DELAY_S))
+                continue
+            failures = 0
+            if published < BATCH:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), min(POLL_S * 2 ** min(failures, 4), 10.0))
+                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+
+    async def _turn(self) -> int:
+        try:
+            published = await self.publish_batch()
+        except Exception:
+            self._backlog = await self.pending()
+            raise
+        self._backlog = 0 if published < BATCH else BATCH
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_prune:
+            self._next_prune = loop.time() + 3600
+            await self._prune()
+        return published
 
     async def publish_batch(self) -> int:
-        """Publishes up to 256 rows; returns how many the stream took. Raises if it took none of those claimed."""
+        """Publishes up to 256 rows, the oldest first, and returns how many. Raises if the stream refused some."""
         envelopes = await self._claim()
         if not envelopes:
             return 0
@@ -164,26 +194,27 @@ class Relay:
             *(self._stream.publish(e.subject, e.data, e.headers()) for e in envelopes), return_exceptions=True
         )
         failpoint("outbox.published")
-        taken = [e.id for e, outcome in zip(envelopes, outcomes, strict=True) if not isinstance(outcome, BaseException)]
-        refused = [e.id for e in envelopes if e.id not in set(taken)]
+        taken: list[str] = []
+        refused: dict[str, BaseException] = {}
+        for envelope, outcome in zip(envelopes, outcomes, strict=True):
+            if outcome is None:
+                taken.append(envelope.id)
+            else:
+                refused[envelope.id] = outcome
         async with self._engine.begin() as connection:
-            if taken:
-                await connection.execute(
-                    update(_table).where(_table.c.id == func.any(bindparam("ids"))).values(publish_time=func.now()),
-                    {"ids": taken},
-                )
-            if refused:
-                await connection.execute(
-                    update(_table).where(_table.c.id == func.any(bindparam("ids"))).values(claim_until=None),
-                    {"ids": refused},
-                )
+            for ids, values in ((taken, {"publish_time": func.now()}), (list(refused), {"claim_until": None})):
+                if ids:
+                    statement = update(_table).where(_table.c.id == func.any(bindparam("ids"))).values(values)
+                    await connection.execute(statement, {"ids": ids})
+        failpoint("outbox.marked")
         telemetry.count("tollway_outbox_published_total", len(taken))
         if refused:
-            reason = next(outcome for outcome in outcomes if isinstance(outcome, BaseException))
-            raise ConnectionError(f"the stream took {len(taken)} of {len(envelopes)} events") from reason
+            reason = next(iter(refused.values()))
+            raise ConnectionError(f"the stream took {len(taken)} of {len(envelopes)} events: {reason!r}") from reason
         return len(taken)
 
     async def _claim(self) -> list[Envelope]:
+        # A CTE is evaluated once; a subquery in IN may be run again, and lock more rows than its limit.
         free = (
             select(_table.c.id)
             .where(
@@ -193,13 +224,11 @@ class Relay:
             .order_by(_table.c.id)
             .limit(BATCH)
             .with_for_update(skip_locked=True)
+            .cte("free")
         )
         columns = [_table.c[name] for name in ("id", "type", "subject", "account_id", "data", "create_time")]
         statement = (
-            update(_table)
-            .where(_table.c.id.in_(free.scalar_subquery()))
-            .values(claim_until=func.now() + CLAIM)
-            .returning(*columns)
+            update(_table).where(_table.c.id == free.c.id).values(claim_until=func.now() + CLAIM).returning(*columns)
         )
         async with self._engine.begin() as connection:
             rows = (await connection.execute(statement)).all()
@@ -210,7 +239,17 @@ class Relay:
             await connection.execute(delete(_table).where(_table.c.publish_time < func.now() - RETENTION))
 
     async def pending(self) -> int:
-        """How many events wait, for the metrics."""
+        """How many events wait to be published."""
         async with self._engine.connect() as connection:
             statement = select(func.count()).select_from(_table).where(_table.c.publish_time.is_(None))
             return int((await connection.execute(statement)).scalar_one())
+
+
+async def republish(engine: AsyncEngine, since: datetime) -> int:
+    """Refills a lost stream: every event published at or after `since` goes out again. Returns how many.
+
+    The outbox keeps them for at least seven days. Consumers drop by id what they have seen.
+    """
+    async with engine.begin() as connection:
+        statement = update(_table).where(_table.c.publish_time >= since).values(publish_time=None, claim_until=None)
+        return (await connection.execute(statement)).rowcount
