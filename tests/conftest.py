@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.infra import choice
+from tests.infra.processes import mailbox, sandbox
 from tests.infra.servers import database, nats_url, postgres
+from tests.infra.stack import own_stack, stack
 
-__all__ = ["database", "nats_url", "postgres"]
+__all__ = ["database", "mailbox", "nats_url", "own_stack", "postgres", "sandbox", "stack"]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

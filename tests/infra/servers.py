@@ -56,12 +56,13 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def database(postgres: str) -> Iterator[str]:
     """A fresh empty database: `postgresql+asyncpg://…`. It is dropped afterwards, connections or not."""
     name = f"test_{uuid.uuid4().hex[:16]}"
-    run_apart(_execute(postgres, f'CREATE DATABASE "{name}"'))
+    run_apart(execute(postgres, f'CREATE DATABASE "{name}"'))
     yield local_postgres.service_dsn(postgres, name)
-    run_apart(_execute(postgres, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    run_apart(execute(postgres, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
 
-async def _execute(dsn: str, statement: str) -> None:
+async def execute(dsn: str, statement: str) -> None:
+    """Runs one statement on a connection of its own."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(statement)
