@@ -68,7 +68,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeToken(self, request, context):
-        """Exchanges an API key for a JWT (EdDSA or RS256 by the key in use; see GetJwks) that others can verify alone.
+        """Exchanges an API key for a JWT (EdDSA, Ed25519; see GetJwks) that others can verify alone.
         It carries the tier of now and keeps it until it expires. Fails as Authenticate does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -24,7 +24,7 @@ class AuthServiceStub:
     reading the database), API_KEY_UNKNOWN or API_KEY_REVOKED.
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_auth_pb2.ExchangeTokenRequest, _auth_pb2.ExchangeTokenResponse]
-    """Exchanges an API key for a JWT (EdDSA or RS256 by the key in use; see GetJwks) that others can verify alone.
+    """Exchanges an API key for a JWT (EdDSA, Ed25519; see GetJwks) that others can verify alone.
     It carries the tier of now and keeps it until it expires. Fails as Authenticate does.
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetJwksRequest, _auth_pb2.GetJwksResponse]
@@ -54,7 +54,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.ExchangeTokenRequest,
         context: _aio.ServicerContext[_auth_pb2.ExchangeTokenRequest, _abc.Awaitable[_auth_pb2.ExchangeTokenResponse]],
     ) -> _abc.Awaitable[_auth_pb2.ExchangeTokenResponse]:
-        """Exchanges an API key for a JWT (EdDSA or RS256 by the key in use; see GetJwks) that others can verify alone.
+        """Exchanges an API key for a JWT (EdDSA, Ed25519; see GetJwks) that others can verify alone.
         It carries the tier of now and keeps it until it expires. Fails as Authenticate does.
         """
 

@@ -180,10 +180,11 @@ class Billing(_message.Message):
     STRIPE_SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     GRACE_END_TIME_FIELD_NUMBER: _builtins.int
+    DEFAULT_TIER_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     tier: _builtins.str
     status: _builtins.str
-    """Stripe's subscription status; `active` on the free tier without a subscription."""
+    """Stripe's subscription status; empty before the first subscription."""
     cancel_at_period_end: _builtins.bool
     """True when the subscription will end by itself, by flag or by `cancel_at` up to the period's end."""
     stripe_customer_id: _builtins.str
@@ -191,6 +192,8 @@ class Billing(_message.Message):
     stripe_subscription_id: _builtins.str
     version: _builtins.int
     """Grows with each change of entitlement state; 1 for a new account."""
+    default_tier: _builtins.bool
+    """True on the tier of accounts without a subscription, whatever `status` says of an earlier one."""
     @_builtins.property
     def current_period_end(self) -> _timestamp_pb2.Timestamp:
         """End of the paid period. Unset without a subscription."""
@@ -211,10 +214,11 @@ class Billing(_message.Message):
         stripe_subscription_id: _builtins.str = ...,
         version: _builtins.int = ...,
         grace_end_time: _timestamp_pb2.Timestamp | None = ...,
+        default_tier: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["current_period_end", b"current_period_end", "grace_end_time", b"grace_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_at_period_end", b"cancel_at_period_end", "current_period_end", b"current_period_end", "grace_end_time", b"grace_end_time", "status", b"status", "stripe_customer_id", b"stripe_customer_id", "stripe_subscription_id", b"stripe_subscription_id", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_at_period_end", b"cancel_at_period_end", "current_period_end", b"current_period_end", "default_tier", b"default_tier", "grace_end_time", b"grace_end_time", "status", b"status", "stripe_customer_id", b"stripe_customer_id", "stripe_subscription_id", b"stripe_subscription_id", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,11 +162,11 @@ class Entitlements(_message.Message):
     """Per account, from 1, only grows."""
     tier: _builtins.str
     status: _builtins.str
-    """Stripe's subscription status; `active` on the free tier without a subscription."""
+    """Stripe's subscription status; empty before the first subscription."""
     period_interval: _builtins.str
     """`month` or `year`; empty without a subscription."""
     catalog_hash: _builtins.str
-    """The catalog that resolved this, as SHA-256 in hexadecimal."""
+    """What the catalog resolves the tier to, as SHA-256 in hexadecimal: two of one hash grant the same."""
     billing_url: _builtins.str
     """Where a person can buy more: the billing page's address."""
     support_contact: _builtins.str

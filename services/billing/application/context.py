@@ -1,0 +1,27 @@
+"""What every use case is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.billing.catalog import Catalog
+from services.billing.events import Announcer
+from services.billing.ports import Payments
+from services.billing.settings import BillingSettings
+from services.billing.storage import BillingUnitOfWork
+from services.billing.vault import Vault
+from services.kit.clock import Clock
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: BillingSettings
+    catalog: Catalog
+    announcer: Announcer
+    payments: Payments
+    vault: Vault
+    business: Clock  # periods and grace: moves in local mode
+    wall: Clock  # signatures, tokens, rate limits: never moves
+    unit_of_work: Callable[[], BillingUnitOfWork]
+    marked: Callable[[], None]  # wakes the sync worker

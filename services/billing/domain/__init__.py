@@ -1,0 +1,1 @@
+"""Pure decisions of billing: no I/O, no wall clock."""

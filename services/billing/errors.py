@@ -1,0 +1,81 @@
+"""What billing refuses, by name. The contract in protos/tollway/billing/v1 lists which call fails with which."""
+
+from __future__ import annotations
+
+from services.kit.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+
+class AccountNotFound(NotFound):
+    reason = "ACCOUNT_NOT_FOUND"
+
+
+class ApiKeyMalformed(Unauthenticated):
+    reason = "API_KEY_MALFORMED"
+
+
+class ApiKeyUnknown(Unauthenticated):
+    reason = "API_KEY_UNKNOWN"
+
+
+class ApiKeyRevoked(Unauthenticated):
+    reason = "API_KEY_REVOKED"
+
+
+class SignUpRateLimited(ResourceExhausted):
+    reason = "SIGN_UP_RATE_LIMITED"
+
+
+class IdempotencyKeyReused(AlreadyExists):
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+
+class UnknownTier(InvalidArgument):
+    reason = "UNKNOWN_TIER"
+
+
+class ContactSales(InvalidArgument):
+    reason = "CONTACT_SALES"
+
+
+class RedirectNotAllowed(InvalidArgument):
+    reason = "REDIRECT_NOT_ALLOWED"
+
+
+class AlreadySubscribed(FailedPrecondition):
+    reason = "ALREADY_SUBSCRIBED"
+
+
+class NoCustomer(FailedPrecondition):
+    reason = "NO_CUSTOMER"
+
+
+class PriceNotPushed(FailedPrecondition):
+    """The catalog's prices are not at Stripe yet: the operator has to push it."""
+
+    reason = "CATALOG_NOT_PUSHED"
+
+
+class SignatureInvalid(InvalidArgument):
+    reason = "SIGNATURE_INVALID"
+
+
+class LivemodeMismatch(InvalidArgument):
+    reason = "LIVEMODE_MISMATCH"
+
+
+class EventMalformed(InvalidArgument):
+    reason = "EVENT_MALFORMED"
+
+
+class StripeUnavailable(Unavailable):
+    """Stripe did not answer, or answered 429 or 5xx. Nothing is known to have happened there."""
+
+    reason = "STRIPE_UNAVAILABLE"

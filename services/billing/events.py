@@ -1,0 +1,179 @@
+"""The events that billing announces, made from its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.billing.catalog import Catalog
+from services.billing.catalog import Limit as CatalogLimit
+from services.billing.catalog.model import Refusal as CatalogRefusal
+from services.billing.domain.entitlement import Entitlement
+from services.billing.domain.subscription import Invoice
+from services.billing.storage.accounts import Account, ApiKey
+from tollway.billing.v1 import entitlement_pb2 as pb
+from tollway.billing.v1 import events_pb2
+
+_KINDS = {
+    "rate": pb.LIMIT_KIND_RATE,
+    "quota": pb.LIMIT_KIND_QUOTA,
+    "cap": pb.LIMIT_KIND_CAP,
+    "concurrency": pb.LIMIT_KIND_CONCURRENCY,
+}
+_PERIODS = {
+    "month": pb.PERIOD_MONTH,
+    "billing_period": pb.PERIOD_BILLING,
+    "lifetime": pb.PERIOD_LIFETIME,
+    None: pb.PERIOD_UNSPECIFIED,
+}
+_ORDER = {"rate": 0, "quota": 1, "cap": 2, "concurrency": 3}  # DESIGN §5: the order of the decision
+
+
+def timestamp(instant: datetime | None) -> Timestamp | None:
+    if instant is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(instant)
+    return stamp
+
+
+@dataclass(frozen=True)
+class Announcer:
+    """Makes the contract's messages from state: the catalog gives limits and brand, `public_url` the links."""
+
+    catalog: Catalog
+    public_url: str
+
+    def entitlements(self, state: Entitlement, change_time: datetime) -> pb.Entitlements:
+        """The resolved snapshot: all that a service needs to decide, with no catalog of its own."""
+        lineage = self.catalog.lineage(state.tier)
+        gates = dict.fromkeys(self.catalog.gates, False)
+        allowances: dict[str, int | str] = {}
+        numbers: dict[str, int | str] = {}
+        for tier in lineage:
+            gates |= tier.gates
+            allowances |= tier.allowances
+            numbers |= tier.limits
+        limits = sorted(
+            ((name, limit) for name, limit in self.catalog.limits.items() if name in numbers),
+            key=lambda pair: _ORDER[pair[1].kind],
+        )
+        return pb.Entitlements(
+            account_id=state.account_id,
+            version=state.version,
+            tier=state.tier,
+            status=state.status,
+            period_anchor=timestamp(state.period_anchor),
+            period_interval=state.period_interval,
+            catalog_hash=state.catalog_hash,
+            change_time=timestamp(change_time),
+            meters=[self._meter(name, state.tier) for name in self.catalog.meters],
+            limits=[_limit(name, limit, numbers[name]) for name, limit in limits],
+            gates=gates,
+            allowances={name: count for name, count in allowances.items() if isinstance(count, int)},
+            support_contact=self.catalog.product.contact,
+        )
+
+    def _meter(self, name: str, tier: str) -> pb.Meter:
+        meter = self.catalog.meters[name]
+        overage = next((t.overage[name] for t in reversed(self.catalog.lineage(tier)) if name in t.overage), None)
+        return pb.Meter(
+            name=name,
+            gate=meter.gate or "",
+            gate_refusal=_refusal(meter.gate_refusal) if meter.gate_refusal else None,
+            on_store_down=pb.ON_STORE_DOWN_ALLOW if meter.on_store_down == "allow" else pb.ON_STORE_DOWN_DENY,
+            overage_unit_price=overage.unit_price if overage else "",
+            currency=overage.currency if overage else "",
+            included_units=overage.included if overage else 0,
+        )
+
+    def entitlements_changed(self, state: Entitlement, change_time: datetime) -> events_pb2.EntitlementsChanged:
+        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time))
+
+    def tier_changed(self, state: Entitlement, previous: str, change_time: datetime) -> events_pb2.TierChanged:
+        return events_pb2.TierChanged(
+            account_id=state.account_id,
+            version=state.version,
+            previous_tier=previous,
+            tier=state.tier,
+            status=state.status,
+            change_time=timestamp(change_time),
+        )
+
+    def invoice_paid(self, account: Account, invoice: Invoice, now: datetime) -> events_pb2.InvoicePaid:
+        return events_pb2.InvoicePaid(
+            invoice=self._invoice(account, invoice), paid_time=timestamp(invoice.paid_time or now)
+        )
+
+    def invoice_payment_failed(
+        self, account: Account, invoice: Invoice, first_failure: datetime, *, action_required: bool
+    ) -> events_pb2.InvoicePaymentFailed:
+        days = self.catalog.policies.grace_days
+        return events_pb2.InvoicePaymentFailed(
+            invoice=self._invoice(account, invoice),
+            attempt_count=invoice.attempt_count,
+            next_attempt_time=timestamp(invoice.next_attempt_time),
+            grace_days=days,
+            grace_end_time=timestamp(first_failure + timedelta(days=days)) if days else None,
+            action_required=action_required,
+        )
+
+    def _invoice(self, account: Account, invoice: Invoice) -> events_pb2.Invoice:
+        return events_pb2.Invoice(
+            id=invoice.id,
+            account_id=account.id,
+            number=invoice.number,
+            amount_due=invoice.amount_due,
+            amount_paid=invoice.amount_paid,
+            currency=invoice.currency,
+            hosted_invoice_url=invoice.hosted_url,
+            invoice_pdf_url=invoice.pdf_url,
+            subscription_id=invoice.subscription_id,
+            # Filled once an address is verified; a sign-up alone proves nobody's address.
+            contact_email="",
+            customer_email=invoice.customer_email or account.email,
+            account_name=account.name,
+            brand=events_pb2.Brand(
+                name=self.catalog.product.name,
+                support_contact=self.catalog.product.contact,
+                color=self.catalog.product.color,
+                billing_url=self.public_url,
+            ),
+            billing_reason=invoice.billing_reason,
+            create_time=timestamp(invoice.create_time),
+        )
+
+
+def key_issued(key: ApiKey) -> events_pb2.KeyIssued:
+    return events_pb2.KeyIssued(
+        account_id=key.account_id,
+        key_id=key.id,
+        kind=key.kind,
+        key_hash=key.hash,
+        create_time=timestamp(key.create_time),
+    )
+
+
+def _refusal(refusal: CatalogRefusal) -> pb.Refusal:
+    return pb.Refusal(reason=refusal.reason, http_status=refusal.status, detail=refusal.detail)
+
+
+def _limit(name: str, limit: CatalogLimit, number: int | str) -> pb.Limit:
+    message = pb.Limit(
+        name=name,
+        meters=limit.meters,
+        kind=_KINDS[limit.kind],
+        period=_PERIODS[limit.period],
+        refusal=_refusal(limit.refusal),
+        warn_percent=sorted(limit.warn_percent),
+    )
+    if isinstance(number, int):
+        message.limit = number
+    if limit.kind == "rate":
+        message.window.FromSeconds(limit.window_seconds or 60)
+        message.scope = pb.RATE_SCOPE_KEY if limit.scope == "key" else pb.RATE_SCOPE_ACCOUNT
+    elif limit.window_seconds is not None:
+        message.window.FromSeconds(limit.window_seconds)
+    return message

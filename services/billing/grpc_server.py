@@ -1,0 +1,168 @@
+"""Proto ⇄ command: translation and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from services.billing import events
+from services.billing.application import accounts, auth, checkout, plans, webhooks
+from services.billing.application.context import Context
+from services.kit.rpc import Server
+from tollway.billing.v1 import (
+    account_pb2,
+    account_pb2_grpc,
+    auth_pb2,
+    auth_pb2_grpc,
+    billing_pb2,
+    billing_pb2_grpc,
+    entitlement_pb2,
+    entitlement_pb2_grpc,
+    webhook_pb2,
+    webhook_pb2_grpc,
+)
+
+Rpc = grpc.aio.ServicerContext[Any, Any]
+
+
+class AccountService(account_pb2_grpc.AccountServiceServicer):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def CreateAccount(  # noqa: N802 - the contract's name
+        self, request: account_pb2.CreateAccountRequest, context: Rpc
+    ) -> account_pb2.CreateAccountResponse:
+        command = accounts.CreateAccount(request.email, request.name, request.request_id, request.remote_address)
+        return await accounts.create_account(command, self._context)
+
+    async def GetAccount(  # noqa: N802
+        self, request: account_pb2.GetAccountRequest, context: Rpc
+    ) -> account_pb2.GetAccountResponse:
+        found = await accounts.get_account(request.account_id, self._context)
+        return account_pb2.GetAccountResponse(account=accounts.account_message(found))
+
+
+class AuthService(auth_pb2_grpc.AuthServiceServicer):
+    def __init__(self, context: Context, keys: auth.SigningKeys) -> None:
+        self._context = context
+        self._keys = keys
+
+    async def Authenticate(  # noqa: N802
+        self, request: auth_pb2.AuthenticateRequest, context: Rpc
+    ) -> auth_pb2.AuthenticateResponse:
+        owner = await auth.authenticate(request.api_key, self._context)
+        principal = auth_pb2.Principal(
+            account=accounts.account_message(owner.account),
+            key_id=owner.key_id,
+            key_kind=owner.key_kind,
+            scopes=self._context.catalog.key_kinds[owner.key_kind].scopes,
+            tier=owner.tier,
+            version=owner.version,
+        )
+        return auth_pb2.AuthenticateResponse(principal=principal)
+
+    async def ExchangeToken(  # noqa: N802
+        self, request: auth_pb2.ExchangeTokenRequest, context: Rpc
+    ) -> auth_pb2.ExchangeTokenResponse:
+        token = await auth.exchange_token(request.api_key, self._context, self._keys)
+        response = auth_pb2.ExchangeTokenResponse(access_token=token)
+        response.expires_in.FromTimedelta(auth.TOKEN_LIFE)
+        return response
+
+    async def GetJwks(  # noqa: N802
+        self, request: auth_pb2.GetJwksRequest, context: Rpc
+    ) -> auth_pb2.GetJwksResponse:
+        return auth_pb2.GetJwksResponse(jwks_json=await self._keys.jwks())
+
+
+class BillingService(billing_pb2_grpc.BillingServiceServicer):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def ListPlans(  # noqa: N802
+        self, request: billing_pb2.ListPlansRequest, context: Rpc
+    ) -> billing_pb2.ListPlansResponse:
+        return await plans.list_plans(self._context)
+
+    async def GetBilling(  # noqa: N802
+        self, request: billing_pb2.GetBillingRequest, context: Rpc
+    ) -> billing_pb2.GetBillingResponse:
+        found = await plans.get_billing(request.account_id, self._context)
+        state = found.entitlement
+        return billing_pb2.GetBillingResponse(
+            billing=billing_pb2.Billing(
+                account_id=state.account_id,
+                tier=state.tier,
+                status=state.status,
+                current_period_end=events.timestamp(state.period_end),
+                cancel_at_period_end=state.cancel_at_period_end,
+                stripe_customer_id=found.stripe_customer_id,
+                stripe_subscription_id=state.subscription_id,
+                version=state.version,
+                grace_end_time=events.timestamp(found.grace_end_time),
+                default_tier=found.default_tier,
+            )
+        )
+
+    async def CreateCheckout(  # noqa: N802
+        self, request: billing_pb2.CreateCheckoutRequest, context: Rpc
+    ) -> billing_pb2.CreateCheckoutResponse:
+        command = checkout.CreateCheckout(request.account_id, request.tier, request.success_url, request.cancel_url)
+        session = await checkout.create_checkout(command, self._context)
+        return billing_pb2.CreateCheckoutResponse(
+            session_id=session.id, url=session.url, expire_time=events.timestamp(session.expire_time)
+        )
+
+    async def CreatePortalSession(  # noqa: N802
+        self, request: billing_pb2.CreatePortalSessionRequest, context: Rpc
+    ) -> billing_pb2.CreatePortalSessionResponse:
+        url = await checkout.create_portal_session(request.account_id, request.return_url, self._context)
+        return billing_pb2.CreatePortalSessionResponse(url=url)
+
+
+class WebhookService(webhook_pb2_grpc.WebhookServiceServicer):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def IngestWebhook(  # noqa: N802
+        self, request: webhook_pb2.IngestWebhookRequest, context: Rpc
+    ) -> webhook_pb2.IngestWebhookResponse:
+        done = await webhooks.ingest_webhook(request.payload, request.signature, self._context)
+        return webhook_pb2.IngestWebhookResponse(event_id=done.event_id, duplicate=done.duplicate)
+
+
+class EntitlementService(entitlement_pb2_grpc.EntitlementServiceServicer):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def BatchGetEntitlements(  # noqa: N802
+        self, request: entitlement_pb2.BatchGetEntitlementsRequest, context: Rpc
+    ) -> entitlement_pb2.BatchGetEntitlementsResponse:
+        found = await plans.batch_get_entitlements(list(request.account_ids), self._context)
+        return entitlement_pb2.BatchGetEntitlementsResponse(entitlements=found)
+
+    async def ListEntitlements(  # noqa: N802
+        self, request: entitlement_pb2.ListEntitlementsRequest, context: Rpc
+    ) -> entitlement_pb2.ListEntitlementsResponse:
+        return await plans.list_entitlements(request.page_size, request.page_token, self._context)
+
+
+def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> None:
+    """Registers every service of billing's contract."""
+    package = "tollway.billing.v1"
+    server.add(
+        account_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(context), f"{package}.AccountService"
+    )
+    server.add(auth_pb2_grpc.add_AuthServiceServicer_to_server, AuthService(context, keys), f"{package}.AuthService")
+    server.add(
+        billing_pb2_grpc.add_BillingServiceServicer_to_server, BillingService(context), f"{package}.BillingService"
+    )
+    server.add(
+        webhook_pb2_grpc.add_WebhookServiceServicer_to_server, WebhookService(context), f"{package}.WebhookService"
+    )
+    server.add(
+        entitlement_pb2_grpc.add_EntitlementServiceServicer_to_server,
+        EntitlementService(context),
+        f"{package}.EntitlementService",
+    )

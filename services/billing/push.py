@@ -1,0 +1,57 @@
+"""Pushes the catalog to Stripe once and says what changed: `python -m services.billing.push`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from services.billing.application.context import Context
+from services.billing.application.plans import push_catalog
+from services.billing.catalog import Catalog
+from services.billing.errors import StripeUnavailable
+from services.billing.events import Announcer
+from services.billing.main import MIGRATIONS, read_catalog
+from services.billing.settings import BillingSettings
+from services.billing.storage import BillingUnitOfWork
+from services.billing.stripe import StripePayments
+from services.billing.vault import Vault
+from services.kit import config, migrate, telemetry
+from services.kit.clock import BusinessClock, WallClock
+from services.kit.database import create_engine
+
+
+async def _push(settings: BillingSettings, catalog: Catalog) -> list[str]:
+    engine = create_engine(settings.billing_dsn, pool_size=1, application_name="tollway-push")
+    payments = StripePayments(settings.stripe_api_key, base=settings.stripe_api_base, rate=settings.stripe_rate)
+    context = Context(
+        settings=settings,
+        catalog=catalog,
+        announcer=Announcer(catalog, settings.public_url),
+        payments=payments,
+        vault=Vault(settings.secret_key),
+        business=BusinessClock(settings.clock_file),
+        wall=WallClock(),
+        unit_of_work=lambda: BillingUnitOfWork(engine),
+        marked=lambda: None,
+    )
+    try:
+        await migrate.upgrade(engine, MIGRATIONS)
+        return (await push_catalog(context)).changes
+    finally:
+        await payments.close()
+        await engine.dispose()
+
+
+def main() -> None:
+    settings = config.load(BillingSettings)
+    telemetry.configure_logs("push", "warning")
+    catalog = read_catalog(settings)
+    try:
+        changes = asyncio.run(_push(settings, catalog))
+    except StripeUnavailable:
+        sys.exit("push: Stripe does not answer, or refuses the key in STRIPE_API_KEY")
+    print("\n".join(changes) if changes else f"{catalog.product.name}: Stripe has everything already")
+
+
+if __name__ == "__main__":
+    main()

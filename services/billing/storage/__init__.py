@@ -1,0 +1,34 @@
+"""Billing's database: the tables, one repository per noun, and the unit of work that binds them."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.storage.accounts import Accounts, ApiKeys, SignUps
+from services.billing.storage.checkouts import Checkouts
+from services.billing.storage.entitlements import Entitlements
+from services.billing.storage.prices import Prices
+from services.billing.storage.secrets import IdempotentAnswers, SigningKeys
+from services.billing.storage.snapshots import Snapshots
+from services.billing.storage.webhooks import Marks, WebhookEvents
+from services.kit.database import UnitOfWork
+
+
+class BillingUnitOfWork(UnitOfWork):
+    """Everything billing reads and writes in one transaction."""
+
+    def bind(self, connection: AsyncConnection) -> None:
+        self.accounts = Accounts(connection)
+        self.keys = ApiKeys(connection)
+        self.sign_ups = SignUps(connection)
+        self.checkouts = Checkouts(connection)
+        self.entitlements = Entitlements(connection)
+        self.prices = Prices(connection)
+        self.signing_keys = SigningKeys(connection)
+        self.answers = IdempotentAnswers(connection)
+        self.snapshots = Snapshots(connection)
+        self.events = WebhookEvents(connection)
+        self.marks = Marks(connection)
+
+
+__all__ = ["BillingUnitOfWork"]

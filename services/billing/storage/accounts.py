@@ -1,0 +1,140 @@
+"""Accounts, their API keys, and the count of sign-ups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.errors import AccountNotFound
+from services.billing.storage.tables import account, api_key, entitlement, sign_up
+
+
+@dataclass(frozen=True)
+class Account:
+    id: str
+    slug: str
+    name: str
+    email: str
+    stripe_customer_id: str | None
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    id: str
+    account_id: str
+    kind: str
+    name: str
+    hash: bytes
+    shown: str
+    create_time: datetime
+    revoke_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class KeyOwner:
+    """A key with its account and the tier of this moment."""
+
+    account: Account
+    key_id: str
+    key_kind: str
+    revoked: bool
+    tier: str
+    version: int
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(*row[: len(account.c)])
+
+
+class Accounts:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, new: Account) -> bool:
+        """False when the slug is taken."""
+        statement = upsert(account).values(vars(new)).on_conflict_do_nothing(index_elements=["slug"])
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def get(self, account_id: str, *, lock: bool = False) -> Account:
+        """Raises AccountNotFound. `lock` holds the row until the transaction ends."""
+        statement = select(account).where(account.c.id == account_id)
+        row = (await self._connection.execute(statement.with_for_update() if lock else statement)).first()
+        if row is None:
+            raise AccountNotFound("There is no such account.")
+        return _account(row)
+
+    async def of_customer(self, customer_id: str) -> Account | None:
+        statement = select(account).where(account.c.stripe_customer_id == customer_id)
+        row = (await self._connection.execute(statement)).first()
+        return _account(row) if row is not None else None
+
+    async def set_customer(self, account_id: str, customer_id: str) -> str:
+        """Keeps the first customer id it is told, for ever; returns the one that is kept."""
+        statement = (
+            update(account)
+            .where(account.c.id == account_id)
+            .values(stripe_customer_id=func.coalesce(account.c.stripe_customer_id, customer_id))
+            .returning(account.c.stripe_customer_id)
+        )
+        kept = (await self._connection.execute(statement)).scalar_one_or_none()
+        if kept is None:
+            raise AccountNotFound("There is no such account.")
+        return str(kept)
+
+
+class ApiKeys:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, key: ApiKey) -> None:
+        await self._connection.execute(insert(api_key).values(vars(key)))
+
+    async def owner(self, key_hash: bytes) -> KeyOwner | None:
+        """One read: the key, its account, and the tier as it is now."""
+        statement = (
+            select(
+                account, api_key.c.id, api_key.c.kind, api_key.c.revoke_time, entitlement.c.tier, entitlement.c.version
+            )
+            .join_from(api_key, account, api_key.c.account_id == account.c.id)
+            .join(entitlement, entitlement.c.account_id == account.c.id)
+            .where(api_key.c.hash == key_hash)
+        )
+        row = (await self._connection.execute(statement)).first()
+        if row is None:
+            return None
+        key_id, kind, revoke_time, tier, version = row[len(account.c) :]
+        return KeyOwner(_account(row), key_id, kind, revoke_time is not None, tier, version)
+
+
+class SignUps:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def note(self, email: str, remote_address: str, now: datetime) -> None:
+        values = {"email": email, "remote_address": remote_address, "create_time": now}
+        await self._connection.execute(insert(sign_up).values(values))
+
+    async def since(self, email: str, remote_address: str, begin: datetime) -> tuple[int, int]:
+        """How many there were for the email and from the address. Holds both until the transaction ends, so that
+        two at once cannot both be the last one allowed."""
+        for name in sorted({f"email {email}", f"address {remote_address}"}):
+            await self._connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))"), {"name": name}
+            )
+        counted = select(
+            func.count().filter(sign_up.c.email == email),
+            func.count().filter(sign_up.c.remote_address == remote_address),
+        ).where(
+            sign_up.c.create_time > begin, (sign_up.c.email == email) | (sign_up.c.remote_address == remote_address)
+        )
+        row = (await self._connection.execute(counted)).one()
+        return int(row[0]), int(row[1])
+
+    async def forget(self, now: datetime, keep: timedelta) -> None:
+        await self._connection.execute(sign_up.delete().where(sign_up.c.create_time < now - keep))

@@ -1,0 +1,68 @@
+"""Subscriptions and invoices as last read from Stripe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.storage.tables import invoice, subscription
+
+_SUBSCRIPTION = [field.name for field in fields(Subscription)]
+_INVOICE = [field.name for field in fields(Invoice)]
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What was told of an invoice so far."""
+
+    paid: bool
+    attempts: int
+    first_failure_time: datetime | None
+
+
+class Snapshots:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def save_subscriptions(self, account_id: str, read: list[Subscription]) -> None:
+        for each in read:
+            values = vars(each)
+            statement = insert(subscription).values(account_id=account_id, **values)
+            await self._connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+    async def subscriptions(self, account_id: str) -> list[Subscription]:
+        statement = select(*(subscription.c[name] for name in _SUBSCRIPTION)).where(
+            subscription.c.account_id == account_id
+        )
+        return [Subscription(**row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def save_invoice(self, account_id: str, read: Invoice) -> Announced:
+        """Saves it and returns what had been announced of it before."""
+        values = vars(read)
+        statement = insert(invoice).values(account_id=account_id, paid_announced=False, attempts_announced=0, **values)
+        statement = statement.on_conflict_do_update(index_elements=["id"], set_=values)
+        returning = statement.returning(
+            invoice.c.paid_announced, invoice.c.attempts_announced, invoice.c.first_failure_time
+        )
+        return Announced(*(await self._connection.execute(returning)).one())
+
+    async def announced(
+        self, invoice_id: str, *, paid: bool, attempts: int, first_failure_time: datetime | None
+    ) -> None:
+        values: dict[str, Any] = {"paid_announced": paid, "attempts_announced": attempts}
+        values["first_failure_time"] = func.coalesce(invoice.c.first_failure_time, first_failure_time)
+        await self._connection.execute(update(invoice).where(invoice.c.id == invoice_id).values(values))
+
+    async def first_unpaid_failure(self, account_id: str) -> datetime | None:
+        """When the oldest invoice that failed and is still owed failed first."""
+        statement = select(func.min(invoice.c.first_failure_time)).where(
+            invoice.c.account_id == account_id, invoice.c.status == "open"
+        )
+        found: datetime | None = (await self._connection.execute(statement)).scalar_one()
+        return found

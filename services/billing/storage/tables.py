@@ -1,0 +1,220 @@
+"""Billing's tables. The migrations create them; a test proves that the two agree."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    literal_column,
+)
+
+from services.kit.database import new_metadata
+from services.kit.outbox import outbox_table
+
+metadata = new_metadata()
+_INSTANT = DateTime(timezone=True)
+
+outbox = outbox_table(metadata)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("slug", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("stripe_customer_id", Text, unique=True),
+    Column("create_time", _INSTANT, nullable=False),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("shown", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("revoke_time", _INSTANT),
+)
+
+# Change by change, so that who follows can ask for what changed since. See storage.entitlements.
+entitlement = Table(
+    "entitlement",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("price_id", Text, nullable=False),
+    Column("granted_price_id", Text, nullable=False),
+    Column("period_anchor", _INSTANT),
+    Column("period_interval", Text, nullable=False),
+    Column("period_start", _INSTANT),
+    Column("period_end", _INSTANT),
+    Column("cancel_at_period_end", Boolean, nullable=False),
+    Column("catalog_hash", Text, nullable=False),
+    Column("change_time", _INSTANT, nullable=False),
+    Index("ix_entitlement_change", "change_time", "account_id"),
+    Index("ix_entitlement_catalog_hash", "catalog_hash"),
+)
+
+# As last read from Stripe, whole: what `current` and reconciliation look at.
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("customer_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("price_id", Text, nullable=False),
+    Column("lookup_key", Text, nullable=False),
+    Column("interval", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("anchor", _INSTANT, nullable=False),
+    Column("period_start", _INSTANT, nullable=False),
+    Column("period_end", _INSTANT, nullable=False),
+    Column("cancel_at_period_end", Boolean, nullable=False),
+    Column("cancel_at", _INSTANT),
+    Column("canceled_at", _INSTANT),
+    Column("ended_at", _INSTANT),
+    Column("trial_end", _INSTANT),
+)
+
+invoice = Table(
+    "invoice",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("customer_id", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("number", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount_due", BigInteger, nullable=False),
+    Column("amount_paid", BigInteger, nullable=False),
+    Column("attempt_count", Integer, nullable=False),
+    Column("next_attempt_time", _INSTANT),
+    Column("hosted_url", Text, nullable=False),
+    Column("pdf_url", Text, nullable=False),
+    Column("customer_email", Text, nullable=False),
+    Column("billing_reason", Text, nullable=False),
+    Column("price_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("paid_time", _INSTANT),
+    # Ours: what was announced, so that each fact is announced once whatever is heard again.
+    Column("paid_announced", Boolean, nullable=False),
+    Column("attempts_announced", Integer, nullable=False),
+    Column("first_failure_time", _INSTANT),
+)
+
+checkout = Table(
+    "checkout",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("price_id", Text, nullable=False),
+    Column("success_url", Text, nullable=False),
+    Column("cancel_url", Text, nullable=False),
+    Column("state", Text, nullable=False),  # creating, open, closed
+    Column("attempt", Integer, nullable=False),  # part of Stripe's idempotency key; grows after a stored 5xx
+    Column("session_id", Text, unique=True),
+    Column("url", Text),
+    Column("expire_time", _INSTANT),
+    Column("create_time", _INSTANT, nullable=False),
+    # DESIGN §4: one session per account is open at a time.
+    Index("uq_checkout_open", "account_id", unique=True, postgresql_where=literal_column("state <> 'closed'")),
+)
+
+webhook_event = Table(
+    "webhook_event",
+    metadata,
+    Column("id", Text, primary_key=True),  # Stripe's evt_…
+    Column("type", Text, nullable=False),
+    Column("account_id", ForeignKey("account.id")),
+    Column("customer_id", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),  # Stripe's; never an order
+    Column("receive_time", _INSTANT, nullable=False),
+    Column("mark", BigInteger),  # the account's `wanted` that this event raised
+    # pending until applied; applied, ignored, ignored_foreign and dead are final.
+    Column("status", Text, nullable=False),
+    Index("ix_webhook_event_pending", "account_id", postgresql_where=literal_column("status = 'pending'")),
+    Index("ix_webhook_event_customer", "customer_id", postgresql_where=literal_column("status = 'pending'")),
+)
+
+billing_sync = Table(
+    "billing_sync",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("wanted", BigInteger, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("claim", Text),
+    Column("claim_until", _INSTANT),
+    Column("attempts", Integer, nullable=False),
+    Column("next_time", _INSTANT, nullable=False),
+    Column("error", Text, nullable=False),
+    Index("ix_billing_sync_due", "next_time", postgresql_where=literal_column("wanted > done")),
+)
+
+# Stripe's price ids and their tiers, for ever: a changed catalog downgrades nobody.
+price_tier = Table(
+    "price_tier",
+    metadata,
+    Column("price_id", Text, primary_key=True),
+    Column("lookup_key", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("on_sale", Boolean, nullable=False),  # the one that the lookup key names now
+    Index("uq_price_tier_on_sale", "lookup_key", unique=True, postgresql_where=literal_column("on_sale")),
+)
+
+stripe_object = Table(
+    "stripe_object",
+    metadata,
+    Column("kind", Text, primary_key=True),  # portal_configuration
+    Column("id", Text, nullable=False),
+)
+
+signing_key = Table(
+    "signing_key",
+    metadata,
+    Column("id", Text, primary_key=True),  # the JWS header's kid
+    Column("private_key", LargeBinary, nullable=False),  # encrypted under TOLLWAY_SECRET_KEY
+    Column("public_jwk", Text, nullable=False),
+    Column("active_time", _INSTANT, nullable=False),
+)
+
+sign_up = Table(
+    "sign_up",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("email", Text, nullable=False),
+    Column("remote_address", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Index("ix_sign_up_email", "email", "create_time"),
+    Index("ix_sign_up_remote_address", "remote_address", "create_time"),
+)
+
+# Answers to requests that carried an idempotency key, encrypted: one of them holds an API key.
+idempotent_answer = Table(
+    "idempotent_answer",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("create_time", _INSTANT, nullable=False, index=True),
+)

@@ -1,0 +1,172 @@
+"""The webhook log, and the marks that say which accounts must be read from Stripe again (DESIGN §4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.billing.storage.tables import billing_sync, webhook_event
+
+PENDING, APPLIED, IGNORED, FOREIGN, DEAD = "pending", "applied", "ignored", "ignored_foreign", "dead"
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    id: str
+    type: str
+    customer_id: str
+    invoice_id: str
+    payload: bytes
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An account whose mark this process works on."""
+
+    account_id: str
+    wanted: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class PendingInvoice:
+    """An invoice that pending events name, and when Stripe first said that a charge for it failed."""
+
+    invoice_id: str
+    failure_time: datetime | None
+    action_required: bool
+
+
+class WebhookEvents:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(
+        self, event: WebhookEvent, status: str, account_id: str | None, mark: int | None, *, now: datetime
+    ) -> bool:
+        """False when an earlier delivery of the same event is stored."""
+        ours = {"status": status, "account_id": account_id, "mark": mark, "receive_time": now}
+        statement = insert(webhook_event).values(**vars(event), **ours)
+        result = await self._connection.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
+        return result.rowcount == 1
+
+    async def pending_invoices(self, account_id: str, wanted: int) -> list[PendingInvoice]:
+        failed = ("invoice.payment_failed", "invoice.payment_action_required")
+        statement = (
+            select(
+                webhook_event.c.invoice_id,
+                func.min(webhook_event.c.create_time).filter(webhook_event.c.type.in_(failed)),
+                func.bool_or(webhook_event.c.type == failed[1]),
+            )
+            .where(
+                webhook_event.c.account_id == account_id,
+                webhook_event.c.status == PENDING,
+                webhook_event.c.mark <= wanted,
+                webhook_event.c.invoice_id != "",
+            )
+            .group_by(webhook_event.c.invoice_id)
+        )
+        return [PendingInvoice(*row) for row in (await self._connection.execute(statement)).all()]
+
+    async def finish(self, account_id: str, wanted: int, status: str) -> None:
+        """Gives the account's pending events up to this mark their final status."""
+        statement = update(webhook_event).where(
+            webhook_event.c.account_id == account_id,
+            webhook_event.c.status == PENDING,
+            webhook_event.c.mark <= wanted,
+        )
+        await self._connection.execute(statement.values(status=status))
+
+    async def unowned_customers(self, limit: int) -> list[str]:
+        """Customers that pending events name and no account has claimed."""
+        statement = (
+            select(webhook_event.c.customer_id)
+            .where(webhook_event.c.status == PENDING, webhook_event.c.account_id.is_(None))
+            .distinct()
+            .limit(limit)
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def assign(self, customer_id: str, account_id: str, mark: int) -> None:
+        statement = update(webhook_event).where(
+            webhook_event.c.customer_id == customer_id,
+            webhook_event.c.status == PENDING,
+            webhook_event.c.account_id.is_(None),
+        )
+        await self._connection.execute(statement.values(account_id=account_id, mark=mark))
+
+    async def disown(self, customer_id: str) -> None:
+        statement = update(webhook_event).where(
+            webhook_event.c.customer_id == customer_id,
+            webhook_event.c.status == PENDING,
+            webhook_event.c.account_id.is_(None),
+        )
+        await self._connection.execute(statement.values(status=FOREIGN))
+
+
+class Marks:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def want(self, account_id: str) -> int:
+        """Marks the account; returns the mark. A new mark also ends an earlier failure's waiting."""
+        statement = insert(billing_sync).values(
+            account_id=account_id, wanted=1, done=0, attempts=0, next_time=func.now(), error=""
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=["account_id"],
+            set_={
+                "wanted": billing_sync.c.wanted + 1,
+                "next_time": func.least(billing_sync.c.next_time, func.now() + timedelta(seconds=5)),
+            },
+        )
+        return int((await self._connection.execute(statement.returning(billing_sync.c.wanted))).scalar_one())
+
+    async def claim(self, claim: str, hold: timedelta, limit: int) -> list[Claimed]:
+        """Claims accounts that are due; other workers leave them alone until the hold ends."""
+        due = (
+            select(billing_sync.c.account_id)
+            .where(
+                billing_sync.c.wanted > billing_sync.c.done,
+                billing_sync.c.next_time <= func.now(),
+                (billing_sync.c.claim_until.is_(None)) | (billing_sync.c.claim_until < func.now()),
+            )
+            .order_by(billing_sync.c.next_time)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(billing_sync)
+            .where(billing_sync.c.account_id.in_(due.scalar_subquery()))
+            .values(claim=claim, claim_until=func.now() + hold)
+            .returning(billing_sync.c.account_id, billing_sync.c.wanted, billing_sync.c.attempts)
+        )
+        return [Claimed(*row) for row in (await self._connection.execute(statement)).all()]
+
+    async def finish(self, account_id: str, claim: str, done: int) -> bool:
+        """False when the claim ran out and somebody else has it: then nothing of this sync may be kept."""
+        statement = (
+            update(billing_sync)
+            .where(billing_sync.c.account_id == account_id, billing_sync.c.claim == claim)
+            .values(done=done, claim=None, claim_until=None, attempts=0, next_time=func.now(), error="")
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def fail(self, account_id: str, claim: str, delay: timedelta, error: str) -> None:
+        statement = (
+            update(billing_sync)
+            .where(billing_sync.c.account_id == account_id, billing_sync.c.claim == claim)
+            .values(
+                claim=None,
+                claim_until=None,
+                attempts=billing_sync.c.attempts + 1,
+                next_time=func.now() + delay,
+                error=error,
+            )
+        )
+        await self._connection.execute(statement)

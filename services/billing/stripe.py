@@ -1,0 +1,371 @@
+"""Stripe, through its official library. Paths and traps: API version 2026-10-28.endive, stripe-python 16.
+
+Timeouts and retries are set here. A POST that must not happen twice carries a key of ours: the library's own dies with
+the process. A token bucket keeps background reads from starving people's checkouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import httpx
+import stripe
+import structlog
+
+from services.billing.catalog import Catalog, Price
+from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.errors import StripeUnavailable
+from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.kit import telemetry
+
+PEOPLE, BACKGROUND = 0, 1  # who goes first when calls have to wait
+ACCOUNT_KEY = "tollway_account_id"  # metadata by which our customers are known
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class TokenBucket:
+    """At most `rate` calls a second on average and as many at once; lower priority numbers go first."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._tokens = rate
+        self._last: float | None = None
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def take(self, priority: int) -> None:
+        self._refill()
+        if not self._waiting and self._tokens >= 1:
+            self._tokens -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._order), turn))
+        self._arm()
+        await turn
+
+    def _refill(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._last is not None:
+            self._tokens = min(self._rate, self._tokens + (now - self._last) * self._rate)
+        self._last = now
+
+    def _arm(self) -> None:
+        if self._timer is None and self._waiting:
+            delay = max(0.0, (1 - self._tokens) / self._rate)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._serve)
+
+    def _serve(self) -> None:
+        self._timer = None
+        self._refill()
+        # A rounding of the clock must not cost a turn.
+        while self._waiting and self._tokens >= 1 - 1e-6:
+            *_, turn = heapq.heappop(self._waiting)
+            if not turn.done():  # its caller may have given up
+                self._tokens -= 1
+                turn.set_result(None)
+        self._arm()
+
+
+def _instant(value: int | None) -> datetime | None:
+    return datetime.fromtimestamp(value, UTC) if value else None
+
+
+def _required(value: int) -> datetime:
+    return datetime.fromtimestamp(value, UTC)
+
+
+def _id(value: Any) -> str:
+    """The id of a field that may be null, an id or the expanded object."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else str(value["id"])
+
+
+def subscription_of(data: dict[str, Any]) -> Subscription:
+    item = data["items"]["data"][0]
+    price = item["price"]
+    return Subscription(
+        id=data["id"],
+        customer_id=_id(data["customer"]),
+        status=data["status"],
+        price_id=price["id"],
+        lookup_key=price.get("lookup_key") or "",
+        interval=(price.get("recurring") or {}).get("interval") or "month",
+        create_time=_required(data["created"]),
+        anchor=_required(data["billing_cycle_anchor"]),
+        period_start=_required(item["current_period_start"]),
+        period_end=_required(item["current_period_end"]),
+        cancel_at_period_end=bool(data["cancel_at_period_end"]),
+        cancel_at=_instant(data.get("cancel_at")),
+        canceled_at=_instant(data.get("canceled_at")),
+        ended_at=_instant(data.get("ended_at")),
+        trial_end=_instant(data.get("trial_end")),
+    )
+
+
+def invoice_of(data: dict[str, Any]) -> Invoice:
+    parent = (data.get("parent") or {}).get("subscription_details") or {}
+    lines = data.get("lines", {}).get("data") or []
+    prices = [((line.get("pricing") or {}).get("price_details") or {}).get("price") for line in lines]
+    return Invoice(
+        id=data["id"],
+        customer_id=_id(data.get("customer")),
+        subscription_id=_id(parent.get("subscription")),
+        number=data.get("number") or "",
+        status=data.get("status") or "draft",
+        currency=data["currency"],
+        amount_due=data["amount_due"],
+        amount_paid=data["amount_paid"],
+        attempt_count=data["attempt_count"],
+        next_attempt_time=_instant(data.get("next_payment_attempt")),
+        hosted_url=data.get("hosted_invoice_url") or "",
+        pdf_url=data.get("invoice_pdf") or "",
+        customer_email=data.get("customer_email") or "",
+        billing_reason=data.get("billing_reason") or "",
+        price_id=next((_id(price) for price in prices if price), ""),
+        create_time=_required(data["created"]),
+        paid_time=_instant((data.get("status_transitions") or {}).get("paid_at")),
+    )
+
+
+def _session_of(data: stripe.checkout.Session) -> Session:
+    return Session(
+        id=data.id,
+        url=data.url or "",
+        status=data.status or "expired",
+        expire_time=_required(data.expires_at),
+    )
+
+
+class StripePayments:
+    """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
+
+    def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:
+        self._http = stripe.HTTPXClient(timeout=httpx.Timeout(10, connect=2))
+        addresses: Any = {"base_addresses": {"api": base}} if base else {}
+        self._client = stripe.StripeClient(api_key, http_client=self._http, max_network_retries=2, **addresses)
+        self._bucket = TokenBucket(rate)
+
+    async def close(self) -> None:
+        await self._http.close_async()  # type: ignore[no-untyped-call]
+
+    async def create_customer(self, account_id: str, email: str, name: str) -> str:
+        params: Any = {"email": email, "name": name, "metadata": {ACCOUNT_KEY: account_id}}
+        customer = await self._call(
+            "customers.create",
+            lambda: self._client.v1.customers.create_async(params, {"idempotency_key": f"{account_id}:customer"}),
+        )
+        return customer.id
+
+    async def create_session(self, new: NewSession) -> Session:
+        metadata = {ACCOUNT_KEY: new.account_id}
+        params: Any = {
+            "mode": "subscription",
+            "customer": new.customer_id,
+            "client_reference_id": new.account_id,
+            "line_items": [{"price": new.price_id, "quantity": 1}],
+            "success_url": new.success_url,
+            "cancel_url": new.cancel_url,
+            "allow_promotion_codes": new.promotion_codes,
+            "metadata": metadata,
+            "subscription_data": {"metadata": metadata},
+        }
+        if new.trial_days:
+            params["subscription_data"]["trial_period_days"] = new.trial_days
+        if new.automatic_tax:
+            params["automatic_tax"] = {"enabled": True}
+            params["customer_update"] = {"address": "auto"}
+        session = await self._call(
+            "checkout.sessions.create",
+            lambda: self._client.v1.checkout.sessions.create_async(params, {"idempotency_key": new.key}),
+            stored_failure=True,
+        )
+        return _session_of(session)
+
+    async def session(self, session_id: str) -> Session:
+        session = await self._call(
+            "checkout.sessions.retrieve", lambda: self._client.v1.checkout.sessions.retrieve_async(session_id)
+        )
+        return _session_of(session)
+
+    async def expire_session(self, session_id: str) -> Session:
+        try:
+            session = await self._call(
+                "checkout.sessions.expire", lambda: self._client.v1.checkout.sessions.expire_async(session_id)
+            )
+        except stripe.InvalidRequestError:  # no longer open: completed or expired meanwhile
+            return await self.session(session_id)
+        return _session_of(session)
+
+    async def create_portal_session(self, customer_id: str, return_url: str, configuration: str) -> str:
+        params: Any = {"customer": customer_id, "return_url": return_url}
+        if configuration:
+            params["configuration"] = configuration
+        session = await self._call(
+            "billing_portal.sessions.create", lambda: self._client.v1.billing_portal.sessions.create_async(params)
+        )
+        return session.url
+
+    async def read(self, customer_id: str, invoice_ids: list[str], *, want_last_paid: bool) -> FromStripe:
+        params: Any = {"customer": customer_id, "status": "all", "limit": 100, "expand": ["data.latest_invoice"]}
+        page = await self._call(
+            "subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params), BACKGROUND
+        )
+        listed = [each.to_dict(for_json=True) async for each in page.auto_paging_iter()]
+        invoices = {
+            each["latest_invoice"]["id"]: invoice_of(each["latest_invoice"])
+            for each in listed
+            if isinstance(each.get("latest_invoice"), dict)
+        }
+        missing = [each for each in invoice_ids if each not in invoices]
+        for read in await asyncio.gather(*(self._invoice(each) for each in missing)):
+            if read is not None and read.customer_id == customer_id:
+                invoices[read.id] = read
+        last_paid = await self._last_paid_price(customer_id) if want_last_paid else ""
+        return FromStripe([subscription_of(each) for each in listed], list(invoices.values()), last_paid)
+
+    async def _invoice(self, invoice_id: str) -> Invoice | None:
+        try:
+            found = await self._call(
+                "invoices.retrieve", lambda: self._client.v1.invoices.retrieve_async(invoice_id), BACKGROUND
+            )
+        except stripe.InvalidRequestError as error:
+            if error.http_status == 404:  # a draft that was deleted
+                return None
+            raise
+        return invoice_of(found.to_dict(for_json=True))
+
+    async def _last_paid_price(self, customer_id: str) -> str:
+        params: Any = {"customer": customer_id, "status": "paid", "limit": 1}
+        page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
+        return next((invoice_of(each.to_dict(for_json=True)).price_id for each in page.data), "")
+
+    async def account_of_customer(self, customer_id: str) -> str:
+        try:
+            customer = await self._call(
+                "customers.retrieve", lambda: self._client.v1.customers.retrieve_async(customer_id), BACKGROUND
+            )
+        except stripe.InvalidRequestError as error:
+            if error.http_status == 404:
+                return ""
+            raise
+        return str((customer.to_dict(for_json=True).get("metadata") or {}).get(ACCOUNT_KEY, ""))
+
+    async def push(self, catalog: Catalog, return_url: str) -> Pushed:
+        changes: list[str] = []
+        prices: dict[str, str] = {}
+        for tier_name, tier in catalog.tiers.items():
+            if not tier.prices:
+                continue
+            product = f"tollway_{catalog.product.name.lower().replace(' ', '_')}_{tier_name}"
+            name = f"{catalog.product.name} {tier.name}"
+            await self._push_product(product, name, tier.description, changes)
+            for price in tier.prices:
+                prices[price.lookup_key] = await self._push_price(product, tier_name, price, changes)
+        return Pushed(prices, await self._push_portal(catalog, return_url, changes), changes)
+
+    async def _push_product(self, product_id: str, name: str, description: str, changes: list[str]) -> None:
+        products = self._client.v1.products
+        wanted: Any = {"name": name} | ({"description": description} if description else {})
+        try:
+            found = await self._call("products.retrieve", lambda: products.retrieve_async(product_id))
+        except stripe.InvalidRequestError as error:
+            if error.http_status != 404:
+                raise
+            new: Any = {"id": product_id, **wanted}
+            await self._call("products.create", lambda: products.create_async(new))
+            changes.append(f"product {product_id} created")
+            return
+        if (found.name, found.description or "") != (name, description):
+            await self._call("products.update", lambda: products.update_async(product_id, wanted))
+            changes.append(f"product {product_id} updated")
+
+    async def _push_price(self, product_id: str, tier: str, price: Price, changes: list[str]) -> str:
+        prices = self._client.v1.prices
+        query: Any = {"lookup_keys": [price.lookup_key], "active": True, "limit": 1}
+        page = await self._call("prices.list", lambda: prices.list_async(query))
+        for found in page.data:
+            terms = (found.unit_amount, found.currency, found.recurring.interval if found.recurring else "")
+            if terms == (price.amount, price.currency, price.interval):
+                return found.id
+        # A price cannot change at Stripe: a new one takes the lookup key over, who has the old one keeps it.
+        new: Any = {
+            "product": product_id,
+            "unit_amount": price.amount,
+            "currency": price.currency,
+            "recurring": {"interval": price.interval},
+            "lookup_key": price.lookup_key,
+            "transfer_lookup_key": True,
+            "metadata": {"tollway_tier": tier},
+        }
+        created = await self._call("prices.create", lambda: prices.create_async(new))
+        changes.append(f"price {price.lookup_key} created ({created.id})")
+        return created.id
+
+    async def _push_portal(self, catalog: Catalog, return_url: str, changes: list[str]) -> str:
+        configurations = self._client.v1.billing_portal.configurations
+        page = await self._call("portal.list", lambda: configurations.list_async({"active": True, "limit": 100}))
+        for found in page.data:
+            if (found.to_dict(for_json=True).get("metadata") or {}).get("tollway_product") == catalog.product.name:
+                return found.id
+        new: Any = {
+            "business_profile": {"headline": f"{catalog.product.name}: your plan and invoices"},
+            "default_return_url": return_url,
+            "metadata": {"tollway_product": catalog.product.name},
+            "features": {
+                "customer_update": {"enabled": True, "allowed_updates": ["email", "address"]},
+                "invoice_history": {"enabled": True},
+                "payment_method_update": {"enabled": True},
+                "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
+            },
+        }
+        created = await self._call("portal.create", lambda: configurations.create_async(new))
+        changes.append(f"portal configuration created ({created.id})")
+        return created.id
+
+    async def _call(
+        self,
+        name: str,
+        call: Callable[[], Awaitable[T]],
+        priority: int = PEOPLE,
+        *,
+        stored_failure: bool = False,
+    ) -> T:
+        async with self._limited(name, priority):
+            try:
+                return await call()
+            except (stripe.APIConnectionError, stripe.RateLimitError) as error:
+                raise self._unavailable(name, error) from error
+            except stripe.APIError as error:
+                if stored_failure and (error.http_status or 0) >= 500:
+                    raise StripeRetryable(name) from error
+                raise self._unavailable(name, error) from error
+            except (stripe.AuthenticationError, stripe.PermissionError) as error:
+                # The operator's to mend, not the caller's to know.
+                log.error("stripe.key_refused", call=name, error=type(error).__name__)
+                raise self._unavailable(name, error) from error
+
+    @asynccontextmanager
+    async def _limited(self, name: str, priority: int) -> AsyncIterator[None]:
+        await self._bucket.take(priority)
+        began = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            telemetry.observe("tollway_stripe_seconds", asyncio.get_running_loop().time() - began, call=name)
+
+    def _unavailable(self, name: str, error: Exception) -> StripeUnavailable:
+        log.warning("stripe.unavailable", call=name, error=type(error).__name__)
+        return StripeUnavailable(
+            "Stripe does not answer right now. Nothing was bought; try again in a moment.",
+            retry_after=timedelta(seconds=5),
+        )
