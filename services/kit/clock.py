@@ -25,7 +25,8 @@ class WallClock:
 class BusinessClock:
     """Wall time plus an offset of whole seconds that all processes of a local installation share in one file.
 
-    Without a file it is the wall clock. The file is read again whenever it changes.
+    Without a file it is the wall clock. The file is read again whenever it changes; it never moves time backwards,
+    whatever is in it.
     """
 
     def __init__(self, offset_file: Path | None = None) -> None:
@@ -43,7 +44,8 @@ class BusinessClock:
         # The file is replaced, never written in place: the inode tells two writes of one instant apart.
         stamp = (stat.st_mtime_ns, stat.st_ino)
         if stamp != self._stamp:
-            self._offset = timedelta(seconds=int(self._file.read_text() or 0))
+            offset = timedelta(seconds=int(self._file.read_text() or 0))
+            self._offset = max(self._offset, offset)
             self._stamp = stamp
         return self._offset
 

@@ -12,35 +12,42 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+EX_CONFIG = 78  # sysexits.h
 
 
 class _FromFiles(PydanticBaseSettingsSource):
     """Reads `NAME_FILE` for every setting `NAME`: the convention of container images."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        name = variable(type_of := self.settings_cls, field_name)
+        name = variable(self.settings_cls, field_name)
         path = os.environ.get(f"{name}_FILE")
         if not path:
             return None, field_name, False
+        if os.environ.get(name):
+            raise ConfigurationError(f"{name} and {name}_FILE are both set: keep one")
         try:
-            return (
-                Path(path).read_text().strip(),
-                str(type_of.model_fields[field_name].alias or field_name),
-                False,
-            )
-        except OSError as error:
-            raise SystemExit(f"{name}_FILE: cannot read the file it names: {error.strerror}") from error
+            return Path(path).read_text().strip(), str(field.alias or field_name), False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ConfigurationError(f"{name}_FILE: cannot read the file it names: {reason}") from error
 
     def __call__(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for field_name, field in self.settings_cls.model_fields.items():
             value, key, _ = self.get_field_value(field, field_name)
-            if value is not None:
+            if value:  # an empty file is like an empty variable: not set
                 found[key] = value
         return found
+
+
+class ConfigurationError(ValueError):
+    """The environment cannot be used; the message names the variable and never a value."""
 
 
 class Settings(BaseSettings):
@@ -77,13 +84,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _FromFiles(settings_cls)
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return []  # settings hold secrets, and reprs end up in logs
+
     def model_post_init(self, _: Any) -> None:
         if self.clock_file is not None and not self.local:
-            raise ValueError("TOLLWAY_CLOCK_FILE moves time and is refused outside local mode (TOLLWAY_LOCAL=1)")
+            raise ConfigurationError(
+                "TOLLWAY_CLOCK_FILE moves time and is refused outside local mode (TOLLWAY_LOCAL=1)"
+            )
         if self.host not in LOOPBACK and not self.rpc_token and self.tls_ca is None:
-            raise ValueError("TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required to serve beyond loopback")
+            raise ConfigurationError("TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required to serve beyond loopback")
         if not self.local and not self.rpc_token and self.tls_ca is None:
-            raise ValueError("TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required outside local mode")
+            raise ConfigurationError("TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required outside local mode")
 
 
 S = TypeVar("S", bound=Settings)
@@ -101,13 +113,18 @@ def load(settings: type[S]) -> S:
     try:
         return settings()
     except ValidationError as error:
-        for problem in error.errors():
-            location = problem["loc"]
-            names = {**{name: variable(settings, name) for name in settings.model_fields}}
-            name = names.get(str(location[0]), str(location[0])) if location else ""
-            text = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
-            print(f"configuration: {name + ': ' if name else ''}{text}", file=sys.stderr)
-        raise SystemExit(78) from error
-    except ValueError as error:  # raised by model_post_init
-        print(f"configuration: {error}", file=sys.stderr)
-        raise SystemExit(78) from error
+        problems = [_describe(settings, problem) for problem in error.errors(include_input=False, include_url=False)]
+    except ValueError as error:  # ours, or raised by a service's model_post_init
+        problems = [str(error)]
+    for problem in problems:
+        print(f"configuration: {problem}", file=sys.stderr)
+    raise SystemExit(EX_CONFIG)
+
+
+def _describe(settings: type[Settings], problem: ErrorDetails) -> str:
+    text = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return text
+    place = str(problem["loc"][0])
+    name = variable(settings, place) if place in settings.model_fields else place
+    return f"{name}: {text}"

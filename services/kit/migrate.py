@@ -6,6 +6,7 @@ that a rolling upgrade, or one step back, can run: migrations only add until the
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from services.kit.database import is_transient
+from services.kit.failpoint import failpoint
 
 _LOCK = 0x746F6C6C  # "toll"
 
@@ -23,26 +28,37 @@ log = structlog.get_logger(__name__)
 
 
 async def upgrade(engine: AsyncEngine, migrations: Path) -> None:
-    """Brings the database to the newest schema that this release knows. `migrations` holds env.py and versions/."""
-    async with engine.connect() as connection:
-        # On a connection of its own, outside the migration's transaction: it is held until all steps are done.
-        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
-        await connection.commit()
+    """Brings the database to the newest schema that this release knows. `migrations` holds env.py and versions/.
+
+    Waits for a database that is not up yet: services start in any order. Each migration is one transaction, so one
+    that is interrupted leaves nothing behind and runs again.
+    """
+    # Without the engine's time limit on statements: an index takes what it takes, and so does another's turn.
+    own = create_async_engine(engine.url, poolclass=NullPool, connect_args={"timeout": 5})
+    delay = 0.1
+    while True:
         try:
-            async with engine.connect() as worker:
-                await worker.run_sync(_upgrade, migrations)
-                await worker.commit()
-        finally:
-            await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
-            await connection.commit()
+            async with own.connect() as connection:
+                # The session holds the lock; closing the connection, or dying, gives it back.
+                await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+                await connection.commit()
+                await connection.run_sync(_upgrade, migrations)
+            return
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.info("database.waiting", error=type(error).__name__)
+            await asyncio.sleep(delay)  # backoff between attempts: there is nothing to await
+            delay = min(delay * 2, 2.0)
 
 
 def _upgrade(connection: Connection, migrations: Path) -> None:
     config = Config()
-    config.set_main_option("script_location", str(migrations))
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
+    connection.commit()  # else Alembic finds a transaction and runs all migrations in it
     known = {script.revision for script in scripts.walk_revisions()}
     if current is not None and current not in known:
         log.warning("schema.newer", revision=current)
@@ -55,9 +71,11 @@ def _upgrade(connection: Connection, migrations: Path) -> None:
 
 
 def run_environment(context: Any) -> None:
-    """The whole of a service's `migrations/env.py`."""
-    config = context.config
-    assert config is not None  # noqa: S101 - alembic always sets it
-    context.configure(connection=config.attributes["connection"], transaction_per_migration=True)
+    """The whole of a service's `migrations/env.py`; `context` is `alembic.context`."""
+    context.configure(
+        connection=context.config.attributes["connection"],
+        transaction_per_migration=True,
+        on_version_apply=lambda **_: failpoint("migrate.applied"),  # in the migration's transaction
+    )
     with context.begin_transaction():
         context.run_migrations()

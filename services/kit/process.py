@@ -13,6 +13,8 @@ from typing import Any
 import structlog
 import uvloop
 
+EX_SOFTWARE, EX_IOERR = 70, 74  # sysexits.h
+
 log = structlog.get_logger(__name__)
 
 
@@ -30,10 +32,11 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            log.error("task.ended", task=task.get_name(), error=repr(task.exception()))
+            log.error("task.ended", task=task.get_name(), exc_info=task.exception())
             self.failed.set()
 
     async def stop(self) -> None:
+        """Cancels the loops, the last started first, and waits for them."""
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -41,30 +44,46 @@ class Tasks:
 
 async def _until_stopped(service: Callable[[Tasks], AbstractAsyncContextManager[None]]) -> int:
     stop = asyncio.Event()
+    me = asyncio.current_task()
+    assert me is not None  # noqa: S101 - uvloop.run made it
+    started = False
+
+    def on_signal() -> None:
+        stop.set()
+        if not started:  # it may be waiting for a database that never comes
+            me.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal)
     tasks = Tasks()
-    async with service(tasks):
-        # What start-up allocated lives for ever: keep the collector off it, or it costs the slowest percent.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
-        log.info("ready")
-        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(tasks.failed.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        log.info("stopping")
+    try:
+        async with service(tasks):
+            started = True
+            # What start-up allocated lives for ever: keep the collector off it, or it costs the slowest percent.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 20)
+            log.info("ready")
+            waits = [asyncio.create_task(stop.wait()), asyncio.create_task(tasks.failed.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            log.info("stopping")
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
     return 1 if tasks.failed.is_set() else 0
 
 
 def run(service: Callable[[Tasks], AbstractAsyncContextManager[None]]) -> None:
     """Runs `service`, an async context manager that starts on entry and drains on exit, and exits the process."""
     try:
-        sys.exit(uvloop.run(_until_stopped(service)))
-    except RuntimeError as error:
-        if "bind" not in str(error).lower():
-            raise
-        print(f"cannot listen: {error}", file=sys.stderr)
-        sys.exit(74)
+        code = uvloop.run(_until_stopped(service))
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "bind" in str(error).lower():
+            print(f"cannot listen: {error}", file=sys.stderr)
+            sys.exit(EX_IOERR)
+        log.exception("process.failed")  # not left to Python: its traceback would not be redacted
+        sys.exit(EX_SOFTWARE)
+    sys.exit(code)
