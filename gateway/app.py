@@ -1,0 +1,58 @@
+"""The application: routes, one handler for every refusal, the boundary around it all."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway import openapi, problems
+from gateway.backend import Backend
+from gateway.boundary import Boundary
+from gateway.dialects import skytale
+from gateway.pages import routes as pages
+from gateway.routes import health, plans, signup, tokens, usage, webhooks
+from gateway.settings import GatewaySettings, parse_networks
+from gateway.tokens import KeySet
+from services.kit.clock import BusinessClock
+from services.kit.errors import TollwayError
+from tollway.billing.v1.auth_pb2 import GetJwksRequest
+
+_ROUTERS = (
+    health.router,
+    signup.router,
+    tokens.router,
+    skytale.router,
+    usage.router,
+    plans.router,
+    webhooks.router,
+    pages.router,
+)
+
+
+def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
+    """The ASGI application. The caller closes `backend`."""
+
+    async def fetch_jwks() -> str:
+        answer = await backend.billing.call(backend.auth.GetJwks, GetJwksRequest())
+        return answer.jwks_json
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.backend = backend
+    app.state.public_url = settings.public_url
+    app.state.trusted_proxies = parse_networks(settings.trusted_proxies)
+    app.state.clock = BusinessClock(settings.clock_file)
+    app.state.keys = KeySet(fetch_jwks)
+    for router in _ROUTERS:
+        app.include_router(router)
+    for kind in (problems.Problem, TollwayError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, problems.answer)
+    app.add_middleware(Boundary, public_url=settings.public_url)
+    described = openapi.document(app, settings.public_url)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi_json() -> JSONResponse:
+        return JSONResponse(described, headers={"Cache-Control": "no-cache"})
+
+    return app

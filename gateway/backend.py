@@ -1,0 +1,49 @@
+"""The services behind the gateway: one link each, and the stubs that routes call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from gateway.settings import GatewaySettings
+from services.kit.rpc import Link
+from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
+from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
+from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
+from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
+from tollway.quota.v1.quota_pb2_grpc import QuotaServiceStub
+
+STRIPE_CALL_S = 30.0  # calls that make billing call Stripe, which may take its time
+
+
+class Backend:
+    """Routes call `await backend.billing.call(backend.plans.ListPlans, request)`; errors arrive by name."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.billing = Link(settings.billing_addr, settings)
+        self.quota = Link(settings.quota_addr, settings)
+        self.notify = Link(settings.notify_addr, settings)
+        self.accounts = AccountServiceStub(self.billing.channel)
+        self.auth = AuthServiceStub(self.billing.channel)
+        self.plans = BillingServiceStub(self.billing.channel)
+        self.webhooks = WebhookServiceStub(self.billing.channel)
+        self.usage = QuotaServiceStub(self.quota.channel)
+
+    async def health(self) -> dict[str, bool]:
+        """Whether each service says that it serves, within a second."""
+        links = {"billing": self.billing, "quota": self.quota, "notify": self.notify}
+        answers = await asyncio.gather(*(link.healthy() for link in links.values()))
+        return dict(zip(links, answers, strict=True))
+
+    async def close(self) -> None:
+        await asyncio.gather(self.billing.close(), self.quota.close(), self.notify.close())
+
+
+def _backend(request: Request) -> Backend:
+    backend: Backend = request.app.state.backend
+    return backend
+
+
+Services = Annotated[Backend, Depends(_backend)]

@@ -1,0 +1,1 @@
+"""The products' own paths, field names and envelopes, as their documentation shows them. One module per product."""

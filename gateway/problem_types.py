@@ -1,0 +1,104 @@
+"""Every problem that the gateway or a service names: its status, its title, and what to do about it.
+
+The page `/problems` shows this list; the `type` of a problem document points into it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ProblemType(NamedTuple):
+    status: int
+    title: str
+    detail: str
+
+
+KNOWN: dict[str, ProblemType] = {
+    # The request itself
+    "malformed_json": ProblemType(400, "Malformed JSON", "The body is not one JSON document in UTF-8."),
+    "duplicate_key": ProblemType(400, "Duplicate key", "The JSON body names a key twice; say each thing once."),
+    "body_timeout": ProblemType(408, "Body too slow", "The body did not arrive in time."),
+    "body_too_large": ProblemType(413, "Body too large", "The body is larger than this route takes."),
+    "unsupported_media_type": ProblemType(
+        415, "Unsupported media type", "Send JSON with Content-Type: application/json."
+    ),
+    "invalid_argument": ProblemType(422, "Invalid field", "A field has a value that is not accepted; see `errors`."),
+    "validation_failed": ProblemType(
+        422, "Validation failed", "The request has another shape than documented; see `errors`."
+    ),
+    "idempotency_key_invalid": ProblemType(
+        422, "Invalid Idempotency-Key", "Send 1 to 255 printable ASCII characters, once, bare or as a quoted string."
+    ),
+    "idempotency_key_reused": ProblemType(
+        422, "Idempotency-Key reused", "This Idempotency-Key was used with another request. Use a new one."
+    ),
+    "aborted": ProblemType(409, "Request in progress", "The same request is under way. Try again in a moment."),
+    "route_not_found": ProblemType(404, "Not found", "There is nothing here. /openapi.json lists every route."),
+    "method_not_allowed": ProblemType(
+        405, "Method not allowed", "This route takes other methods; the Allow header lists them."
+    ),
+    "not_found": ProblemType(404, "Not found", "There is no such thing, or it is not yours."),
+    # Credentials
+    "unauthenticated": ProblemType(401, "Not authenticated", "Send your API key: Authorization: Bearer sk_live_…"),
+    "authorization_malformed": ProblemType(
+        401, "Malformed Authorization", "Send one header of the form: Authorization: Bearer <key or token>"
+    ),
+    "api_key_required": ProblemType(401, "API key required", "This route takes an API key, not an access token."),
+    "api_key_malformed": ProblemType(
+        401, "Malformed API key", "This is not an API key: check that it was copied whole."
+    ),
+    "api_key_unknown": ProblemType(401, "Unknown API key", "No account has this API key."),
+    "api_key_revoked": ProblemType(401, "Revoked API key", "This API key was revoked. Use a newer one."),
+    "token_invalid": ProblemType(
+        401, "Invalid access token", "The token was not issued here, or was altered. Get one from /v1/auth/token."
+    ),
+    "token_expired": ProblemType(401, "Expired access token", "The token has expired. Get one from /v1/auth/token."),
+    "permission_denied": ProblemType(403, "Not allowed", "These credentials may not do this."),
+    "insufficient_scope": ProblemType(
+        403, "Insufficient scope", "These credentials lack a scope; the member `scope` names it."
+    ),
+    # Accounts and billing
+    "account_not_found": ProblemType(404, "Account not found", "There is no such account."),
+    "sign_up_rate_limited": ProblemType(
+        429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."
+    ),
+    "unknown_tier": ProblemType(422, "Unknown tier", "The catalog has no such tier; /v1/plans lists them."),
+    "contact_sales": ProblemType(
+        422, "Sold by contract", "This tier is sold by contract; the member `contact` says whom to write to."
+    ),
+    "redirect_not_allowed": ProblemType(
+        422, "Redirect not allowed", "The address is not absolute, or its origin is not on the catalog's list."
+    ),
+    "already_subscribed": ProblemType(
+        409, "Already subscribed", "The account has a live subscription. Change it in the portal."
+    ),
+    "no_customer": ProblemType(409, "No customer yet", "The account has not bought anything yet, so it has no portal."),
+    "catalog_not_pushed": ProblemType(
+        409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
+    ),
+    "failed_precondition": ProblemType(409, "Not possible now", "The account's present state does not allow this."),
+    "already_exists": ProblemType(409, "Already exists", "This exists already."),
+    # Webhooks
+    "signature_invalid": ProblemType(
+        400, "Invalid signature", "The Stripe-Signature does not match the body, or is not of the last 300 seconds."
+    ),
+    "livemode_mismatch": ProblemType(
+        400, "Wrong mode", "A live event reached a test installation, or the other way round."
+    ),
+    "event_malformed": ProblemType(400, "Malformed event", "The body is not a Stripe event."),
+    # Usage
+    "unknown_meter": ProblemType(422, "Unknown meter", "The plan has no such meter; GET /v1/usage lists them."),
+    "resource_exhausted": ProblemType(429, "Too many requests", "Slow down, and try again in a moment."),
+    # Our side
+    "internal": ProblemType(500, "Internal error", "Something went wrong on our side; it is in the log."),
+    "unavailable": ProblemType(503, "Unavailable", "A service that this needs does not answer. Try again in a moment."),
+    "store_unavailable": ProblemType(503, "Unavailable", "The database cannot be reached. Try again in a moment."),
+    "stripe_unavailable": ProblemType(503, "Stripe unavailable", "Stripe did not answer; nothing was sold. Try again."),
+    "not_ready": ProblemType(503, "Not ready", "A service is not ready; the member `services` says which."),
+    "deadline_exceeded": ProblemType(
+        504,
+        "No answer in time",
+        "There was no answer in time, and it is not known whether it happened. Repeat it with its Idempotency-Key.",
+    ),
+}

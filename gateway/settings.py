@@ -1,0 +1,50 @@
+"""What the gateway reads from the environment."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from services.kit.config import Settings
+
+
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses or networks, separated by commas. Raises ValueError naming the wrong one."""
+    networks = []
+    for item in (part.strip() for part in text.split(",")):
+        if not item:
+            continue
+        try:
+            networks.append(ip_network(item, strict=False))
+        except ValueError:
+            raise ValueError(f"{item!r} is neither an address nor a network") from None
+    return tuple(networks)
+
+
+class GatewaySettings(Settings):
+    gateway_port: int = Field(8080, ge=0, le=65535, description="The port of the REST surface. 0 takes a free one.")
+    public_url: str = Field(
+        "http://127.0.0.1:8080", description="Where people and programs reach the gateway; also the tokens' issuer."
+    )
+    billing_addr: str = Field("127.0.0.1:7101", description="host:port of billing's gRPC.")
+    quota_addr: str = Field("127.0.0.1:7102", description="host:port of quota's gRPC.")
+    notify_addr: str = Field("127.0.0.1:7103", description="host:port of notify's gRPC.")
+    trusted_proxies: str = Field(
+        "", description="Addresses or networks, comma-separated, whose X-Forwarded-For is believed."
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("expected an address such as https://api.example.com")
+        return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
