@@ -44,12 +44,14 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with local_nats.running(tmp_path_factory.mktemp("nats"), ports.reserve()) as url:
             yield url
         return
-    from testcontainers.community.nats import NatsContainer
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
-    container = NatsContainer(choice.NATS_IMAGE, jetstream=True)
+    container = DockerContainer(choice.NATS_IMAGE).with_command("-js").with_exposed_ports(4222)
+    container.waiting_for(LogMessageWaitStrategy("Server is ready"))
     container.with_kwargs(labels={choice.LABEL: "nats"})
     with container:
-        yield container.nats_uri()
+        yield f"nats://{container.get_container_host_ip()}:{container.get_exposed_port(4222)}"
 
 
 @pytest.fixture
