@@ -62,26 +62,36 @@ _BY_CODE: dict[int, type[errors.TollwayError]] = {
 }
 
 
+# What a person is told when the other side did not say it in our words: gRPC's own text names hosts and files.
+_TOLD = {
+    errors.Unavailable: "A service that this needs does not answer. Try again in a moment.",
+    errors.DeadlineExceeded: "A service that this needs took too long. Try again in a moment.",
+    errors.Unauthenticated: "A service that this needs does not accept our token.",
+    errors.ResourceExhausted: "A service that this needs refused the amount of data.",
+}
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.TollwayError:
     """The named error that another service's status carries."""
-    code: int = error.code().value[0]
-    kind = _BY_CODE.get(code, errors.TollwayError)
-    message, reason, field_name, metadata = error.details() or kind.reason, kind.reason, "", {}
-    retry_after = None
-    if kind is errors.Unavailable and not (error.trailing_metadata() or ()):
-        message = "A service that this needs does not answer. Try again in a moment."
+    kind = _BY_CODE.get(error.code().value[0], errors.TollwayError)
+    field_name, retry_after = "", None
+    info: ErrorInfo | None = None
     for key, value in error.trailing_metadata() or ():
         if key != _DETAILS:
             continue
         for detail in Status.FromString(value if isinstance(value, bytes) else value.encode()).details:
             if detail.Is(ErrorInfo.DESCRIPTOR):
                 info = ErrorInfo.FromString(detail.value)
-                reason, metadata = info.reason, dict(info.metadata)
             elif detail.Is(BadRequest.DESCRIPTOR):
                 field_name = BadRequest.FromString(detail.value).field_violations[0].field
             elif detail.Is(RetryInfo.DESCRIPTOR):
                 retry_after = RetryInfo.FromString(detail.value).retry_delay.ToTimedelta()
-    return kind(message, reason=reason, field=field_name, retry_after=retry_after, **metadata)
+    if info is None or info.domain != DOMAIN:
+        log.warning("rpc.foreign_error", code=error.code().name, details=error.details())
+        return kind(_TOLD.get(kind, "Something went wrong on our side; it is in the log."))
+    named = kind(error.details() or kind.reason, reason=info.reason, field=field_name, retry_after=retry_after)
+    named.metadata = dict(info.metadata)
+    return named
 
 
 class _Boundary(grpc.aio.ServerInterceptor):
@@ -103,8 +113,10 @@ class _Boundary(grpc.aio.ServerInterceptor):
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None or handler.unary_unary is None or method.startswith(_OPEN):
+            if handler is None or method.startswith(_OPEN):
                 return handler
+            if handler.unary_unary is None:  # would go out without the mapping of errors, with their text
+                raise NotImplementedError(f"{method}: this boundary knows unary calls only")
             wrapped = self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
                 _guarded(handler.unary_unary, method.rsplit("/", 1)[-1]),
                 request_deserializer=handler.request_deserializer,
@@ -134,11 +146,14 @@ def _guarded(handle: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callabl
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         began = time.perf_counter()
         code = "OK"
+        # gRPC cancels the handler at the caller's deadline; this is for callers without one, or with a distant one.
+        remaining = context.time_remaining()
+        limit = asyncio.timeout(MAX_HANDLING_S) if remaining is None or remaining > MAX_HANDLING_S else None
         try:
-            if context.time_remaining() is None:
-                async with asyncio.timeout(MAX_HANDLING_S):
-                    return await handle(request, context)
-            return await handle(request, context)
+            if limit is None:
+                return await handle(request, context)
+            async with limit:
+                return await handle(request, context)
         except errors.TollwayError as error:
             code = error.code
             await _abort(context, error)
@@ -149,7 +164,8 @@ def _guarded(handle: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callabl
             code = "CANCELLED"
             raise
         except Exception as error:
-            known = _known(error, name)
+            timed_out = limit is not None and limit.expired()
+            known = errors.DeadlineExceeded("This took too long.") if timed_out else _known(error, name)
             code = known.code
             await _abort(context, known)
         finally:
@@ -160,8 +176,6 @@ def _guarded(handle: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callabl
 
 def _known(error: Exception, method: str) -> errors.TollwayError:
     """What may be told of an error that nobody named: never its text."""
-    if isinstance(error, TimeoutError) and not isinstance(error, OSError):
-        return errors.DeadlineExceeded("This took too long.")
     if is_transient(error):
         log.warning("rpc.unavailable", method=method, error=type(error).__name__)
         return errors.Unavailable(
@@ -200,7 +214,7 @@ class Server:
         self._names.append(full_name)
 
     async def start(self) -> None:
-        """Binds and serves. Raises RuntimeError when the port is taken."""
+        """Binds and serves. Raises RuntimeError when the port is taken. With port 0, `port` is the one it got."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (
@@ -218,14 +232,15 @@ class Server:
                 root_certificates=authorities,
                 require_client_auth=authorities is not None,
             )
-            self._server.add_secure_port(address, credentials)
+            self.port = self._server.add_secure_port(address, credentials)
         else:
-            self._server.add_insecure_port(address)
+            self.port = self._server.add_insecure_port(address)
         await self._server.start()
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
+        """Takes no new calls, and gives those under way ten seconds."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(DRAIN_S)
 
