@@ -1,5 +1,8 @@
 # Everything a person needs, from a fresh clone: `make run` and `make test`. `make help` lists the rest.
 
+# Tools of the checkout import the application from here.
+export PYTHONPATH := $(CURDIR)
+
 # The first Python that is new enough; set PYTHON to choose another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -30,9 +33,8 @@ check: venv ## format, lint, types, import layers, protos fresh, catalogs valid,
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) tools/protos.py
-	git diff --exit-code --stat -- tollway
-	.venv/bin/buf lint protos
+	$(PY) tools/check_protos.py
+	$(PY) tools/check_catalogs.py
 	$(PY) -m pytest tests/unit -q
 
 protos: venv ## generate the typed stubs in tollway/ from protos/

@@ -75,7 +75,7 @@ def all_parts(settings: LocalSettings, state: State) -> list[Part]:
     push = Part(
         "catalog",
         _module("services.billing.push"),
-        needs=() if settings.real_stripe else ("sandbox",),
+        needs=("postgres",) if settings.real_stripe else ("postgres", "sandbox"),
         address=settings.catalog.name,
     )
     return [_postgres(settings, state), _nats(settings, state), mailbox, *stripe, push, *services, gateway]
