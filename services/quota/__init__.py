@@ -1,0 +1,17 @@
+"""Quota decides whether usage may proceed, and counts it, in one durable step.
+
+It owns counters (units used of a meter in a period), the ledger of grants by idempotency key, and its own copy of
+every account's entitlements. It does not resolve the catalog, bill, or know Stripe: billing sends what an account
+may do, and quota acts on the highest version it has seen.
+
+Words: an *account* is who uses; a *meter* is what is used; a *limit* spans one meter or several and refuses; a *plan*
+is the entitlements that many accounts share; a *span* is one period of a counter, [start, end); a *use* is a request;
+a *grant* is a use that was counted; the *lane* is the one connection on which a process decides.
+
+Invariants (DESIGN §11): 1 no grant exceeds the limit in force; 2 counter = ledger = what callers were told; 3 an
+idempotency key has one stored answer; 9 an account's version never decreases; 15 what was answered OK is there after
+a crash. A refusal consumes nothing of any limit and is not remembered.
+
+It refuses: a use of a meter the plan does not name; an idempotency key that comes back with another body; a counter
+that would not fit 63 bits; more waiting uses than its queue holds; to answer OK before the commit.
+"""

@@ -1,0 +1,38 @@
+"""Billing over gRPC: ports.Entitlements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from services.kit.rpc import Link
+from services.quota.events import Snapshot, to_snapshot
+from tollway.billing.v1 import entitlement_pb2, entitlement_pb2_grpc
+
+PAGE = 500
+
+log = structlog.get_logger(__name__)
+
+
+class BillingLink:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._stub = entitlement_pb2_grpc.EntitlementServiceStub(link.channel)
+
+    async def get(self, account_ids: Sequence[str]) -> list[Snapshot]:
+        request = entitlement_pb2.BatchGetEntitlementsRequest(account_ids=account_ids)
+        answer = await self._link.call(self._stub.BatchGetEntitlements, request)
+        return [to_snapshot(message) for message in answer.entitlements]
+
+    async def changed_since(self, token: str) -> tuple[list[Snapshot], str, bool]:
+        request = entitlement_pb2.ListEntitlementsRequest(page_size=PAGE, page_token=token)
+        answer = await self._link.call(self._stub.ListEntitlements, request)
+        snapshots = []
+        for message in answer.entitlements:
+            try:
+                snapshots.append(to_snapshot(message))
+            except ValueError as error:
+                # One that this release cannot read must not stop the others for ever.
+                log.error("heal.unreadable", account=message.account_id, error=str(error))
+        return snapshots, answer.next_page_token, answer.has_more

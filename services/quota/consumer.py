@@ -1,0 +1,23 @@
+"""Billing's events, as they reach the use cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.kit.database import is_transient
+from services.kit.inbox import Consumer, Received
+from services.kit.stream import Stream
+from services.quota import application
+from services.quota.storage import QuotaUnitOfWork
+from tollway.billing.v1 import events_pb2
+
+DURABLE = "quota"
+
+
+def build(stream: Stream, new_uow: Callable[[], QuotaUnitOfWork]) -> Consumer:
+    async def handle(event: Received) -> None:
+        await application.believe(event, new_uow())
+
+    return Consumer(
+        stream, durable=DURABLE, handlers={events_pb2.EntitlementsChanged: handle}, is_transient=is_transient
+    )

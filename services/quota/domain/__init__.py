@@ -1,0 +1,34 @@
+"""Pure decisions: no I/O and no clock of its own. The caller brings the state and the instant."""
+
+from services.quota.domain.account import Account, Counters
+from services.quota.domain.batch import Grant, Opened, Outcome, Settled, Unknown, Use, settle
+from services.quota.domain.decision import Decision, LimitState, Refused, Switch, charge, decide
+from services.quota.domain.period import Period, Span, billing_span, month_span
+from services.quota.domain.plan import Kind, Limit, Meter, Plan, Refusal
+
+__all__ = [
+    "Account",
+    "Counters",
+    "Decision",
+    "Grant",
+    "Kind",
+    "Limit",
+    "LimitState",
+    "Meter",
+    "Opened",
+    "Outcome",
+    "Period",
+    "Plan",
+    "Refusal",
+    "Refused",
+    "Settled",
+    "Span",
+    "Switch",
+    "Unknown",
+    "Use",
+    "billing_span",
+    "charge",
+    "decide",
+    "month_span",
+    "settle",
+]

@@ -1,0 +1,141 @@
+"""One decision: kill switch → gate → rate → quota → cap → concurrency, all or nothing.
+
+`decide` looks at every limit before anything is counted; `charge` counts afterwards. So a refusal by one limit has
+consumed nothing of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.quota.domain.account import Account
+from services.quota.domain.period import Period
+from services.quota.domain.plan import Kind, Limit, Meter, Refusal
+from services.quota.errors import CounterFull, UnknownMeter
+
+# What a counter can hold: the contract's int64.
+COUNTER_MAX = 2**63 - 1
+
+# Limits that a counter decides. Rates and leases keep other state; they take their place in the order of `Kind`.
+_COUNTED = (Kind.QUOTA, Kind.CAP)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A kill switch that is thrown: uses of what it covers are refused until it is released."""
+
+    name: str
+    refusal: Refusal
+
+
+@dataclass
+class LimitState:
+    """A limit as it stands after a decision. `limit` None: unlimited. `reset` None: never."""
+
+    name: str
+    used: int
+    limit: int | None
+    reset: datetime | None
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.limit is None else max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why not: the limit that binds, and what the catalog says of it."""
+
+    limit: str
+    refusal: Refusal
+    billing_url: str
+    support_contact: str
+    retry_after: timedelta | None
+
+
+@dataclass
+class Decision:
+    """The answer to one use. Allowed exactly when `refused` is None."""
+
+    tier: str
+    version: int
+    limits: list[LimitState]
+    refused: Refused | None = None
+    replayed: bool = False
+    # What storage or transport made of it, so that ledger and caller get the same without making it twice.
+    rendered: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def allowed(self) -> bool:
+        return self.refused is None
+
+
+def decide(account: Account, meter_name: str, amount: int, switch: Switch | None = None) -> Decision:
+    """Whether the account may use `amount` units (≥ 1) of the meter at `account.at`. Changes nothing.
+
+    `switch` is the kill switch that covers the meter, if one is thrown. Raises UnknownMeter, CounterFull.
+    """
+    plan = account.plan
+    meter = plan.meters.get(meter_name)
+    if meter is None:
+        raise UnknownMeter(meter_name)
+    limits = plan.limits_of[meter_name]
+    used = [_used(account, limit) if limit.kind in _COUNTED else 0 for limit in limits]
+    refused = _refused(account, meter, amount, limits, used, switch)
+    counted = 0 if refused else amount
+    if counted and account.used(meter_name, Period.LIFETIME) > COUNTER_MAX - counted:
+        raise CounterFull(meter_name)
+    states = [
+        LimitState(limit.name, min(COUNTER_MAX, before + counted), limit.limit, _reset(account, limit))
+        for limit, before in zip(limits, used, strict=True)
+        if limit.kind in _COUNTED
+    ]
+    return Decision(plan.tier, account.version, states, refused)
+
+
+def charge(account: Account, meter_name: str, amount: int) -> None:
+    """Counts units that were allowed, in every period at once, so a plan that changes the period finds them."""
+    cells = account.counters.setdefault(meter_name, {})
+    for period, span in account.spans.items():
+        cells[period] = [span.start, account.used(meter_name, period) + amount]
+
+
+def _refused(
+    account: Account, meter: Meter, amount: int, limits: tuple[Limit, ...], used: list[int], switch: Switch | None
+) -> Refused | None:
+    if switch is not None:
+        return _refusal(account, switch.name, switch.refusal)
+    if meter.gate and not account.plan.gates.get(meter.gate, False):
+        return _refusal(account, meter.gate, meter.gate_refusal)
+    for limit, before in zip(limits, used, strict=True):
+        if limit.kind in _COUNTED and limit.limit is not None and before + amount > limit.limit:
+            return _refusal(account, limit.name, limit.refusal, _retry_after(account, limit, amount))
+    return None
+
+
+def _refusal(account: Account, name: str, refusal: Refusal, retry_after: timedelta | None = None) -> Refused:
+    # 402 asks for money: only then does the way to pay belong into the answer.
+    billing_url = account.plan.billing_url if refusal.http_status == 402 else ""
+    return Refused(name, refusal, billing_url, account.plan.support_contact, retry_after)
+
+
+def _used(account: Account, limit: Limit) -> int:
+    """Units of all the limit's meters in its period."""
+    if len(limit.meters) == 1:
+        return account.used(limit.meters[0], limit.period)
+    return min(COUNTER_MAX, sum(account.used(meter, limit.period) for meter in limit.meters))
+
+
+def _reset(account: Account, limit: Limit) -> datetime | None:
+    end = account.spans[limit.period].end
+    return None if end is None else datetime.fromtimestamp(end, UTC)
+
+
+def _retry_after(account: Account, limit: Limit, amount: int) -> timedelta | None:
+    """Until the limit starts from zero, if the amount fits then."""
+    reset = _reset(account, limit)
+    if reset is None or limit.limit is None or amount > limit.limit:
+        return None
+    return reset - account.at

@@ -1,0 +1,85 @@
+"""What quota refuses to do, as named facts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from services.kit.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+
+
+class UnknownMeter(InvalidArgument):
+    def __init__(self, meter: str) -> None:
+        super().__init__(
+            "The account's plan has no meter of this name.", reason="UNKNOWN_METER", field="meter", meter=meter[:100]
+        )
+
+
+class CounterFull(FailedPrecondition):
+    """The counter cannot hold the sum: it ends at 2^63 - 1."""
+
+    def __init__(self, meter: str) -> None:
+        super().__init__(
+            "The counter of this meter cannot take so many units more.",
+            reason="COUNTER_FULL",
+            field="amount",
+            meter=meter[:100],
+        )
+
+
+class KeyReused(AlreadyExists):
+    def __init__(self) -> None:
+        super().__init__(
+            "This request_id was used for another meter or amount.", reason="IDEMPOTENCY_KEY_REUSED", field="request_id"
+        )
+
+
+class AccountNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("There is no such account.", reason="ACCOUNT_NOT_FOUND", field="account_id")
+
+
+class QueueFull(Unavailable):
+    """More uses wait than this process takes on. Nothing was counted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Too many decisions are waiting. Try again in a moment.",
+            reason="QUEUE_FULL",
+            retry_after=timedelta(milliseconds=200),
+        )
+
+
+class StoreUnavailable(Unavailable):
+    """The database did not answer in time. Nothing was counted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The decision could not be stored in time. Try again in a moment.",
+            reason="STORE_UNAVAILABLE",
+            retry_after=timedelta(seconds=1),
+        )
+
+
+class BillingUnavailable(Unavailable):
+    """The account is new here, and billing, which knows it, does not answer. Nothing was counted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What this account may use is not known yet. Try again in a moment.",
+            reason="BILLING_UNAVAILABLE",
+            retry_after=timedelta(seconds=1),
+        )
+
+
+class Expired(DeadlineExceeded):
+    """The caller's deadline passed before the decision began. Nothing was counted."""
+
+    def __init__(self) -> None:
+        super().__init__("The deadline passed before it was this request's turn.", reason="EXPIRED_IN_QUEUE")

@@ -1,0 +1,109 @@
+"""Billing's messages, as quota understands them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from services.quota.domain import Kind, Limit, Meter, Period, Plan, Refusal
+from tollway.billing.v1 import entitlement_pb2
+
+_PERIODS = {
+    entitlement_pb2.PERIOD_MONTH: Period.MONTH,
+    entitlement_pb2.PERIOD_BILLING: Period.BILLING,
+    entitlement_pb2.PERIOD_LIFETIME: Period.LIFETIME,
+    # Billing names a period for every quota and cap; the calendar month is the contract's default.
+    entitlement_pb2.PERIOD_UNSPECIFIED: Period.MONTH,
+}
+_KINDS = {
+    entitlement_pb2.LIMIT_KIND_RATE: Kind.RATE,
+    entitlement_pb2.LIMIT_KIND_QUOTA: Kind.QUOTA,
+    entitlement_pb2.LIMIT_KIND_CAP: Kind.CAP,
+    entitlement_pb2.LIMIT_KIND_CONCURRENCY: Kind.CONCURRENCY,
+}
+_STATUS_OF = {Kind.RATE: 429, Kind.QUOTA: 402, Kind.CAP: 402, Kind.CONCURRENCY: 429}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One account's entitlements as billing sent them, split into its own part and the plan it shares."""
+
+    account_id: str
+    version: int
+    status: str
+    anchor: datetime | None  # UTC, whole seconds
+    interval: str  # "month", "year", or empty without a subscription
+    change_time: datetime | None
+    plan: bytes
+    plan_hash: bytes
+
+
+def to_snapshot(message: entitlement_pb2.Entitlements) -> Snapshot:
+    """Raises ValueError for what this release cannot act on."""
+    if not message.account_id or message.version < 1:
+        raise ValueError("entitlements without an account or a version")
+    if message.period_interval not in {"", "month", "year"}:
+        raise ValueError(f"a billing interval of {message.period_interval!r}")
+    anchor = None
+    if message.HasField("period_anchor") and message.period_interval:
+        anchor = datetime.fromtimestamp(message.period_anchor.seconds, UTC)
+    shared = entitlement_pb2.Entitlements(
+        tier=message.tier,
+        meters=message.meters,
+        limits=message.limits,
+        gates=message.gates,
+        billing_url=message.billing_url,
+        support_contact=message.support_contact,
+    )
+    plan = shared.SerializeToString(deterministic=True)
+    to_plan(plan)  # what cannot be read must not reach the table: it would stop every decision of the account
+    return Snapshot(
+        account_id=message.account_id,
+        version=message.version,
+        status=message.status,
+        anchor=anchor,
+        interval=message.period_interval if anchor else "",
+        change_time=message.change_time.ToDatetime(UTC) if message.HasField("change_time") else None,
+        plan=plan,
+        plan_hash=hashlib.sha256(plan).digest(),
+    )
+
+
+def to_plan(data: bytes) -> Plan:
+    """The plan that `Snapshot.plan` holds. Raises ValueError for a kind of limit that this release does not know."""
+    message = entitlement_pb2.Entitlements.FromString(data)
+    limits = []
+    for limit in message.limits:
+        kind, period = _KINDS.get(limit.kind), _PERIODS.get(limit.period)
+        if kind is None or period is None:
+            raise ValueError(f"limit {limit.name!r} is of a kind that this release does not know")
+        limits.append(
+            Limit(
+                name=limit.name,
+                meters=tuple(limit.meters),
+                kind=kind,
+                limit=limit.limit if limit.HasField("limit") else None,
+                period=period,
+                refusal=_refusal(limit.refusal, limit.name, _STATUS_OF[kind]),
+            )
+        )
+    return Plan(
+        tier=message.tier,
+        meters={
+            meter.name: Meter(meter.name, meter.gate, _refusal(meter.gate_refusal, meter.gate, 403))
+            for meter in message.meters
+        },
+        limits=tuple(limits),
+        gates=dict(message.gates),
+        billing_url=message.billing_url,
+        support_contact=message.support_contact,
+    )
+
+
+def _refusal(message: entitlement_pb2.Refusal, name: str, status: int) -> Refusal:
+    return Refusal(
+        reason=message.reason or f"{name}_exceeded",
+        http_status=message.http_status or status,
+        detail=message.detail or f"The limit {name} does not allow this.",
+    )

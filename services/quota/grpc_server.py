@@ -1,0 +1,114 @@
+"""Proto ⇄ use cases of tollway.quota.v1. What is checked here needs no state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from services.kit.errors import InvalidArgument, TollwayError
+from services.quota import application
+from services.quota.answers import to_limit, to_message, to_timestamp
+from services.quota.domain import Use
+from services.quota.errors import UnknownMeter
+from services.quota.ports import Decider, Directory
+from services.quota.storage import QuotaUnitOfWork
+from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
+
+FULL_NAME = quota_pb2.DESCRIPTOR.services_by_name["QuotaService"].full_name
+
+MOST_UNITS = 2**62
+MOST_CHARACTERS = 255
+MOST_REQUESTS = 1000
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
+    def __init__(self, decider: Decider, directory: Directory, new_uow: Callable[[], QuotaUnitOfWork]) -> None:
+        self._decider = decider
+        self._directory = directory
+        self._new_uow = new_uow
+
+    async def Consume(self, request: quota_pb2.ConsumeRequest, context: _Context) -> quota_pb2.ConsumeResponse:  # noqa: N802
+        use = to_use(request)
+        decision = await application.consume(use, self._decider, self._directory, context.time_remaining())
+        return quota_pb2.ConsumeResponse(decision=to_message(decision))
+
+    async def ConsumeBatch(  # noqa: N802
+        self, request: quota_pb2.ConsumeBatchRequest, context: _Context
+    ) -> quota_pb2.ConsumeBatchResponse:
+        count = len(request.requests)
+        if not 1 <= count <= MOST_REQUESTS:
+            raise InvalidArgument(f"A batch holds 1 to {MOST_REQUESTS} requests.", field="requests")
+        results: list[quota_pb2.ConsumeResult | None] = [None] * count
+        uses: list[Use] = []
+        places: list[int] = []
+        for place, item in enumerate(request.requests):
+            try:
+                uses.append(to_use(item))
+                places.append(place)
+            except InvalidArgument as error:
+                results[place] = _to_result(error)
+        if uses:
+            outcomes = await application.consume_batch(uses, self._decider, self._directory, context.time_remaining())
+            for place, outcome in zip(places, outcomes, strict=True):
+                results[place] = _to_result(outcome)
+        return quota_pb2.ConsumeBatchResponse(results=[result for result in results if result is not None])
+
+    async def GetUsage(self, request: quota_pb2.GetUsageRequest, context: _Context) -> quota_pb2.GetUsageResponse:  # noqa: N802
+        _check_text(request.account_id, "account_id")
+        usage = await application.get_usage(request.account_id, self._new_uow, self._directory)
+        return quota_pb2.GetUsageResponse(
+            account_id=usage.account_id,
+            tier=usage.tier,
+            version=usage.version,
+            meters=[_to_meter(meter) for meter in usage.meters],
+        )
+
+
+def to_use(request: quota_pb2.ConsumeRequest) -> Use:
+    """Raises InvalidArgument naming the field. What passes here can be stored."""
+    account_id, key = request.account_id, request.request_id
+    _check_text(account_id, "account_id")
+    if not request.meter:
+        raise UnknownMeter("")
+    if not 1 <= request.amount <= MOST_UNITS:
+        raise InvalidArgument("amount must be a whole number from 1 to 2^62.", field="amount")
+    if key:
+        _check_text(key, "request_id")
+    return Use(account_id, request.meter, request.amount, key, request.dry_run)
+
+
+def _check_text(value: str, name: str) -> None:
+    # Control characters mark keys of our own making, and PostgreSQL's text cannot hold the first of them.
+    if not value or len(value) > MOST_CHARACTERS or _CONTROL.search(value):
+        raise InvalidArgument(
+            f"{name} must have 1 to {MOST_CHARACTERS} characters and no control characters.", field=name
+        )
+
+
+def _to_result(outcome: application.Result) -> quota_pb2.ConsumeResult:
+    if not isinstance(outcome, TollwayError):
+        return quota_pb2.ConsumeResult(decision=to_message(outcome))
+    code: int = getattr(grpc.StatusCode, outcome.code).value[0]
+    return quota_pb2.ConsumeResult(
+        error=quota_pb2.ConsumeError(
+            code=code, reason=outcome.error_reason, message=outcome.message, field=outcome.field
+        )
+    )
+
+
+def _to_meter(meter: application.MeterUsage) -> quota_pb2.MeterUsage:
+    tightest = None if meter.tightest is None else to_limit(meter.tightest)
+    return quota_pb2.MeterUsage(
+        meter=meter.meter,
+        used=meter.used,
+        limit=tightest.limit if tightest is not None else None,
+        remaining=tightest.remaining if tightest is not None else None,
+        reset_time=to_timestamp(meter.reset),
+        limits=[to_limit(state) for state in meter.limits],
+    )

@@ -1,0 +1,204 @@
+"""The lane: everything a process decides goes through one queue and one connection, batch by batch.
+
+What waits becomes a batch; nothing lingers for company. A batch locks, reads, decides in Python, writes, commits and
+only then answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import structlog
+from uuid_utils import uuid7
+
+from services.kit import telemetry
+from services.kit.errors import TollwayError
+from services.quota.domain import Decision, Outcome, Unknown, Use, settle
+from services.quota.errors import Expired, QueueFull, StoreUnavailable
+from services.quota.store import Store, Verdict
+
+BATCH = 512
+QUEUE = 16_384
+PATIENCE_S = 2.0  # how long a use waits for its turn; then its caller hears UNAVAILABLE
+
+log = structlog.get_logger(__name__)
+
+
+class _Call:
+    """The uses of one caller, and the place for their outcomes."""
+
+    __slots__ = ("deadline", "future", "left", "outcomes")
+
+    def __init__(self, count: int, future: asyncio.Future[list[Outcome]], deadline: float) -> None:
+        self.outcomes: list[Outcome | None] = [None] * count
+        self.left = count
+        self.future = future
+        self.deadline = deadline
+
+
+class _Ask:
+    """One use on its way through the lane."""
+
+    __slots__ = ("arrived", "call", "index", "use")
+
+    def __init__(self, use: Use, call: _Call, index: int, arrived: float) -> None:
+        self.use = use
+        self.call = call
+        self.index = index
+        self.arrived = arrived
+
+    def answer(self, outcome: Outcome) -> None:
+        call = self.call
+        call.outcomes[self.index] = outcome
+        call.left -= 1
+        if call.left == 0 and not call.future.done():
+            call.future.set_result(call.outcomes)  # type: ignore[arg-type]  # none is None: each was answered
+
+
+def new_key() -> str:
+    """A ledger key for a caller without one. It begins with a character that no caller's key may hold."""
+    return "\x1f" + uuid7().hex
+
+
+class Lane:
+    """`decide` queues; `run` is the loop that serves the queue; `make_days` creates missing ledger partitions."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        make_days: Callable[[], Awaitable[None]],
+        queue: int = QUEUE,
+        batch: int = BATCH,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._store = store
+        self._make_days = make_days
+        self._limit = queue
+        self._batch = batch
+        self._patience_s = patience_s
+        self._queue: deque[_Ask] = deque()
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def decide(self, uses: Sequence[Use], time_left_s: float | None) -> asyncio.Future[list[Outcome]]:
+        """See ports.Decider. Raises QueueFull."""
+        if len(self._queue) + len(uses) > self._limit:
+            telemetry.count("tollway_quota_queue_full_total", len(uses))
+            raise QueueFull
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        future: asyncio.Future[list[Outcome]] = loop.create_future()
+        call = _Call(len(uses), future, now + time_left_s if time_left_s is not None else float("inf"))
+        for index, use in enumerate(uses):
+            self._queue.append(_Ask(use, call, index, now))
+        self._wake.set()
+        return future
+
+    async def run(self) -> None:
+        """Until cancelled. A database that is away delays it, never ends it."""
+        sweeper = asyncio.create_task(self._sweep(), name="lane.sweep")
+        try:
+            while True:
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
+                await self._flush(batch)
+        finally:
+            sweeper.cancel()
+            await self._store.close()
+
+    async def _flush(self, asks: list[_Ask]) -> None:
+        tries = 0
+        while asks := self._waiting(asks):
+            outcomes: list[Outcome] = []
+            try:
+                uses = [ask.use for ask in asks]
+                opened = await self._store.open(uses)
+                settled = settle(uses, opened, new_key)
+                outcomes = settled.outcomes
+                await self._store.save(settled, opened)
+            except Exception as error:
+                tries += 1
+                verdict = await self._store.judge(error)
+                log.warning("lane.failed", verdict=verdict.name, error=repr(error), uses=len(asks), tries=tries)
+                if verdict is Verdict.LOST and self._store.in_doubt:
+                    if await self._store.recover():
+                        self._answer(asks, outcomes)
+                        return
+                elif verdict is Verdict.NO_DAY and tries < 3:
+                    await self._make_missing_days()
+                elif verdict in (Verdict.FATAL, Verdict.NO_DAY):
+                    await self._one_by_one(asks, error)
+                    return
+                elif tries > 1:
+                    await asyncio.sleep(min(0.02 * tries, 0.25))  # backoff between attempts of the same batch
+            else:
+                self._answer(asks, outcomes)
+                return
+
+    async def _one_by_one(self, asks: list[_Ask], error: Exception) -> None:
+        """One bad use must not fail its neighbours."""
+        if len(asks) > 1:
+            for ask in asks:
+                await self._flush([ask])
+            return
+        log.error("lane.refused", error=repr(error))
+        asks[0].answer(TollwayError("This use could not be stored; the reason is in the log."))
+
+    async def _make_missing_days(self) -> None:
+        try:
+            await self._make_days()
+        except Exception as error:
+            log.warning("lane.days", error=repr(error))
+
+    def _waiting(self, asks: Iterable[_Ask]) -> list[_Ask]:
+        """Those whose callers still wait; the others are told, or have left."""
+        now = asyncio.get_running_loop().time()
+        oldest = now - self._patience_s
+        still = []
+        for ask in asks:
+            if ask.call.future.done():
+                continue
+            if ask.call.deadline <= now:
+                ask.answer(Expired())
+            elif ask.arrived <= oldest:
+                ask.answer(StoreUnavailable())
+            else:
+                still.append(ask)
+        return still
+
+    async def _sweep(self) -> None:
+        """While a batch is stuck, those behind it hear in time that it is."""
+        while True:
+            await asyncio.sleep(self._patience_s / 8)  # a period, not a wait for something
+            oldest = asyncio.get_running_loop().time() - self._patience_s
+            while self._queue and self._queue[0].arrived <= oldest:
+                self._waiting((self._queue.popleft(),))
+
+    def _answer(self, asks: list[_Ask], outcomes: list[Outcome]) -> None:
+        for ask, outcome in zip(asks, outcomes, strict=True):
+            ask.answer(outcome)
+        for kind, number in Counter(map(_kind, outcomes)).items():
+            telemetry.count("tollway_quota_decisions_total", number, outcome=kind)
+        telemetry.count("tollway_quota_batches_total", 1, size=_size(len(asks)))
+
+
+def _kind(outcome: Outcome) -> str:
+    if isinstance(outcome, Decision):
+        if outcome.replayed:
+            return "replayed"
+        return "allowed" if outcome.refused is None else "refused"
+    return "unknown_account" if isinstance(outcome, Unknown) else outcome.error_reason.lower()
+
+
+def _size(uses: int) -> str:
+    for bound in (1, 8, 64):
+        if uses <= bound:
+            return f"le_{bound}"
+    return f"le_{BATCH}"

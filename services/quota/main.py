@@ -1,0 +1,102 @@
+"""`python -m services.quota.main`: the service's parts, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.kit import config, migrate, process, rpc, telemetry
+from services.kit.clock import BusinessClock
+from services.kit.database import create_engine, is_transient
+from services.kit.stream import Stream
+from services.quota import application, consumer, grpc_server, maintenance
+from services.quota.billing import BillingLink
+from services.quota.directory import BillingDirectory
+from services.quota.lane import Lane
+from services.quota.settings import QuotaSettings
+from services.quota.storage import Plans, QuotaUnitOfWork
+from services.quota.store import Store
+from tollway.quota.v1 import quota_pb2_grpc
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    settings = config.load(QuotaSettings)
+    telemetry.configure_logs("quota", settings.log_level)
+
+    @asynccontextmanager
+    async def service(tasks: process.Tasks) -> AsyncIterator[None]:
+        dsn = settings.quota_dsn.get_secret_value()
+        engine = create_engine(dsn, application_name="tollway-quota")
+        stream = Stream(settings.nats_url, name="tollway-quota")
+        link = rpc.Link(settings.billing_addr, settings, timeout_s=2.0)
+        clock, plans = BusinessClock(settings.clock_file), Plans()
+
+        def new_uow() -> QuotaUnitOfWork:
+            return QuotaUnitOfWork(engine, plans, clock)
+
+        billing = BillingLink(link)
+        directory = BillingDirectory(billing, lambda snapshots: application.store(snapshots, new_uow()))
+        lane = Lane(
+            Store(dsn, plans, clock),
+            make_days=lambda: maintenance.make_days(engine),
+            queue=settings.quota_queue,
+        )
+        telemetry.gauge("tollway_quota_queue_length", lambda: float(len(lane)))
+        server = rpc.Server(settings, settings.quota_port)
+        server.add(
+            quota_pb2_grpc.add_QuotaServiceServicer_to_server,
+            grpc_server.QuotaServicer(lane, directory, new_uow),
+            grpc_server.FULL_NAME,
+        )
+        stop_metrics = telemetry.serve_metrics(settings.host, settings.quota_metrics_port)
+        try:
+            await prepare(engine)
+            stream.start()
+            tasks.start(lane.run(), "lane")
+            tasks.start(directory.run(), "directory")
+            tasks.start(consumer.build(stream, new_uow).run(), "consumer")
+            tasks.start(maintenance.keep_days(engine), "days")
+            tasks.start(maintenance.keep_healing(billing, new_uow), "healing")
+            await server.start()
+            try:
+                yield
+            finally:
+                await server.stop()
+        finally:
+            await tasks.stop()
+            await stream.close()
+            await link.close()
+            stop_metrics()
+            await engine.dispose()
+
+    process.run(service)
+
+
+async def prepare(engine: AsyncEngine) -> None:
+    """The schema, and today's ledger. Services start in any order: a database that is not there yet is waited for."""
+    delay = 0.1
+    while True:
+        try:
+            await migrate.upgrade(engine, MIGRATIONS)
+            await maintenance.make_days(engine)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.info("database.waiting", error=type(error).__name__)
+            await asyncio.sleep(delay)  # pause between attempts to connect: there is nothing to await
+            delay = min(delay * 2, 2.0)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What the use cases need from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.quota.domain import Counters, Outcome, Plan, Use
+from services.quota.events import Snapshot
+
+
+class Decider(Protocol):
+    def decide(self, uses: Sequence[Use], time_left_s: float | None) -> Awaitable[list[Outcome]]:
+        """One outcome per use, in order; what is allowed is durable when this returns.
+
+        `time_left_s` is the caller's deadline from now. Raises QueueFull when it takes no more; a use that was not
+        decided has StoreUnavailable or Expired as its outcome.
+        """
+        ...
+
+
+class Directory(Protocol):
+    async def learn(self, account_ids: Iterable[str]) -> set[str]:
+        """Reads accounts that are new here from billing; returns those that exist. Raises BillingUnavailable."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredAccount:
+    """An account as it lies in the table, and the business time at which it was read."""
+
+    version: int
+    plan: Plan
+    anchor: datetime | None
+    interval: str
+    counters: Counters
+    at: datetime
+
+
+class Accounts(Protocol):
+    async def get(self, account_id: str) -> StoredAccount | None: ...
+
+    async def apply(self, snapshots: Iterable[Snapshot]) -> int:
+        """Stores what is newer than what is there; returns how many were. Counters stay."""
+        ...
+
+
+class Entitlements(Protocol):
+    """Billing, as quota asks it. Raises a TollwayError when billing cannot answer."""
+
+    async def get(self, account_ids: Sequence[str]) -> list[Snapshot]:
+        """At most 1000 ids; unknown ones are left out."""
+        ...
+
+    async def changed_since(self, token: str) -> tuple[list[Snapshot], str, bool]:
+        """Accounts changed since `token` (empty: all), the next token, and whether more is there now."""
+        ...

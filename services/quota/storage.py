@@ -1,0 +1,128 @@
+"""Quota's tables, outside the hot path: entitlements as they come in, usage as it is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.kit.clock import BusinessClock
+from services.kit.database import UnitOfWork
+from services.quota.domain import Plan
+from services.quota.events import Snapshot, to_plan
+from services.quota.ports import StoredAccount
+
+# In the order of ids, as the lane locks them: two writers in two orders would deadlock.
+_APPLY = text("""
+INSERT INTO account (id, version, plan_id, status, anchor, "interval", change_time)
+SELECT s.id, s.version, p.id, s.status, s.anchor, s."interval", s.change_time
+FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[]), CAST(:hashes AS bytea[]), CAST(:statuses AS text[]),
+            CAST(:anchors AS timestamptz[]), CAST(:intervals AS text[]), CAST(:change_times AS timestamptz[]))
+     AS s (id, version, hash, status, anchor, "interval", change_time)
+JOIN plan p ON p.hash = s.hash
+ORDER BY s.id COLLATE "C"
+ON CONFLICT (id) DO UPDATE SET
+    version = excluded.version, plan_id = excluded.plan_id, status = excluded.status, anchor = excluded.anchor,
+    "interval" = excluded."interval", change_time = excluded.change_time
+WHERE account.version < excluded.version
+""")
+_PLANS = text("""
+INSERT INTO plan (hash, data)
+SELECT p.hash, p.data FROM unnest(CAST(:hashes AS bytea[]), CAST(:data AS bytea[])) AS p (hash, data)
+WHERE NOT EXISTS (SELECT FROM plan WHERE plan.hash = p.hash)
+ORDER BY p.hash ON CONFLICT DO NOTHING
+""")
+_GET = text("""
+SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, clock_timestamp()
+FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = :id
+""")
+_PLACE = text("SELECT token FROM place WHERE name = :name")
+_KEEP_PLACE = text("INSERT INTO place VALUES (:name, :token) ON CONFLICT (name) DO UPDATE SET token = excluded.token")
+
+
+class Plans:
+    """Plans by id, compiled once: a plan's row never changes."""
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._compiled: dict[int, Plan] = {}
+
+    def get(self, plan_id: int) -> Plan | None:
+        return self._compiled.get(plan_id)
+
+    def add(self, plan_id: int, data: bytes) -> Plan:
+        if len(self._compiled) >= self.MOST:
+            self._compiled.clear()
+        plan = self._compiled[plan_id] = to_plan(data)
+        return plan
+
+
+class PostgresAccounts:
+    def __init__(self, connection: AsyncConnection, plans: Plans, offset: timedelta) -> None:
+        self._connection = connection
+        self._plans = plans
+        self._offset = offset
+
+    async def get(self, account_id: str) -> StoredAccount | None:
+        row = (await self._connection.execute(_GET, {"id": account_id})).one_or_none()
+        if row is None:
+            return None
+        version, plan_id, data, anchor, interval, counters, at = row
+        plan = self._plans.get(plan_id) or self._plans.add(plan_id, data)
+        return StoredAccount(version, plan, anchor, interval, json.loads(counters), at + self._offset)
+
+    async def apply(self, snapshots: Iterable[Snapshot]) -> int:
+        newest: dict[str, Snapshot] = {}
+        for snapshot in snapshots:
+            known = newest.get(snapshot.account_id)
+            if known is None or known.version < snapshot.version:
+                newest[snapshot.account_id] = snapshot
+        if not newest:
+            return 0
+        rows = list(newest.values())
+        plans = {row.plan_hash: row.plan for row in rows}
+        await self._connection.execute(_PLANS, {"hashes": list(plans), "data": list(plans.values())})
+        parameters: dict[str, list[Any]] = {
+            "ids": [row.account_id for row in rows],
+            "versions": [row.version for row in rows],
+            "hashes": [row.plan_hash for row in rows],
+            "statuses": [row.status for row in rows],
+            "anchors": [row.anchor for row in rows],
+            "intervals": [row.interval for row in rows],
+            "change_times": [row.change_time for row in rows],
+        }
+        return int((await self._connection.execute(_APPLY, parameters)).rowcount)
+
+
+class Places:
+    """How far quota has read what others list."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get(self, name: str) -> str:
+        return (await self._connection.execute(_PLACE, {"name": name})).scalar_one_or_none() or ""
+
+    async def keep(self, name: str, token: str) -> None:
+        await self._connection.execute(_KEEP_PLACE, {"name": name, "token": token})
+
+
+class QuotaUnitOfWork(UnitOfWork):
+    """One transaction over quota's tables."""
+
+    accounts: PostgresAccounts
+    places: Places
+
+    def __init__(self, engine: AsyncEngine, plans: Plans, clock: BusinessClock) -> None:
+        super().__init__(engine)
+        self._plans = plans
+        self._clock = clock
+
+    def bind(self, connection: AsyncConnection) -> None:
+        self.accounts = PostgresAccounts(connection, self._plans, self._clock.offset())
+        self.places = Places(connection)
