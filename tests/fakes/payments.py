@@ -1,0 +1,159 @@
+"""A Stripe in memory, as billing's `Payments` port sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from services.billing.catalog import Catalog
+from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.errors import StripeUnavailable
+from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@dataclass
+class FakePayments:
+    """What a test does at Stripe it does through `pay`, `subscriptions` and `invoices`."""
+
+    prices: dict[str, str] = field(default_factory=dict)  # lookup key → price id
+    customers: dict[str, str] = field(default_factory=dict)  # customer id → account id
+    sessions: dict[str, Session] = field(default_factory=dict)
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    invoices: dict[str, Invoice] = field(default_factory=dict)
+    down: bool = False
+    failing_keys: set[str] = field(default_factory=set)  # idempotency keys under which a 500 is stored
+    reads: int = 0
+    _by_key: dict[str, str] = field(default_factory=dict)
+    _of_session: dict[str, NewSession] = field(default_factory=dict)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise StripeUnavailable("down")
+
+    async def create_customer(self, account_id: str, email: str, name: str) -> str:
+        self._answer()
+        customer_id = f"cus_{account_id}"
+        self.customers[customer_id] = account_id
+        return customer_id
+
+    async def create_session(self, new: NewSession) -> Session:
+        self._answer()
+        if new.key in self.failing_keys:
+            raise StripeRetryable(new.key)
+        if new.key not in self._by_key:
+            session_id = f"cs_test_{len(self.sessions) + 1}"
+            self._by_key[new.key] = session_id
+            self._of_session[session_id] = new
+            url = f"https://pay.example/{session_id}"
+            self.sessions[session_id] = Session(session_id, url, "open", START + timedelta(days=1))
+        return self.sessions[self._by_key[new.key]]
+
+    async def session(self, session_id: str) -> Session:
+        self._answer()
+        return self.sessions[session_id]
+
+    async def expire_session(self, session_id: str) -> Session:
+        self._answer()
+        if self.sessions[session_id].status == "open":
+            self.sessions[session_id] = replace(self.sessions[session_id], status="expired", url="")
+        return self.sessions[session_id]
+
+    async def create_portal_session(self, customer_id: str, return_url: str, configuration: str) -> str:
+        self._answer()
+        return f"https://portal.example/{customer_id}"
+
+    async def read(self, customer_id: str, invoice_ids: list[str], *, want_last_paid: bool) -> FromStripe:
+        self._answer()
+        self.reads += 1
+        mine = [s for s in self.subscriptions.values() if s.customer_id == customer_id]
+        latest: dict[str, Invoice] = {}
+        for invoice in sorted(self.invoices.values(), key=lambda i: i.create_time):
+            latest[invoice.subscription_id] = invoice
+        wanted = {latest[s.id].id for s in mine if s.id in latest} | set(invoice_ids)
+        invoices = [self.invoices[each] for each in sorted(wanted) if each in self.invoices]
+        paid = [i for i in self.invoices.values() if i.customer_id == customer_id and i.status == "paid"]
+        last = max(paid, key=lambda i: i.create_time).price_id if paid and want_last_paid else ""
+        return FromStripe(mine, [i for i in invoices if i.customer_id == customer_id], last)
+
+    async def account_of_customer(self, customer_id: str) -> str:
+        self._answer()
+        return self.customers.get(customer_id, "")
+
+    async def push(self, catalog: Catalog, return_url: str) -> Pushed:
+        self._answer()
+        changes = []
+        for tier in catalog.tiers.values():
+            for price in tier.prices:
+                if price.lookup_key not in self.prices:
+                    self.prices[price.lookup_key] = f"price_{price.lookup_key}"
+                    changes.append(f"price {price.lookup_key} created")
+        return Pushed(dict(self.prices), "bpc_1", changes)
+
+    # What a person, or time, does at Stripe.
+
+    def pay(self, session_id: str, lookup_key: str = "skytale_pro_month") -> Subscription:
+        """Completes a Checkout session: the subscription and its paid first invoice exist from now on."""
+        new = self._of_session[session_id]
+        self.sessions[session_id] = replace(self.sessions[session_id], status="complete", url="")
+        return self.subscribe(new.customer_id, new.price_id, lookup_key)
+
+    def subscribe(self, customer_id: str, price_id: str, lookup_key: str, status: str = "active") -> Subscription:
+        number = len(self.subscriptions) + 1
+        begin = START + timedelta(seconds=number)
+        subscription = Subscription(
+            id=f"sub_{number}",
+            customer_id=customer_id,
+            status=status,
+            price_id=price_id,
+            lookup_key=lookup_key,
+            interval="month",
+            create_time=begin,
+            anchor=begin,
+            period_start=begin,
+            period_end=begin + timedelta(days=31),
+            cancel_at_period_end=False,
+            cancel_at=None,
+            canceled_at=None,
+            ended_at=None,
+            trial_end=None,
+        )
+        self.subscriptions[subscription.id] = subscription
+        self.bill(subscription, paid=status != "incomplete")
+        return subscription
+
+    def bill(self, subscription: Subscription, *, paid: bool, attempts: int = 1, amount: int = 2900) -> Invoice:
+        number = len(self.invoices) + 1
+        invoice = Invoice(
+            id=f"in_{number}",
+            customer_id=subscription.customer_id,
+            subscription_id=subscription.id,
+            number=f"FAKE-{number:04}",
+            status="paid" if paid else "open",
+            currency="usd",
+            amount_due=amount,
+            amount_paid=amount if paid else 0,
+            attempt_count=attempts,
+            next_attempt_time=None,
+            hosted_url=f"https://invoice.example/in_{number}",
+            pdf_url=f"https://invoice.example/in_{number}.pdf",
+            customer_email="ada@example.com",
+            billing_reason="subscription_cycle",
+            price_id=subscription.price_id,
+            create_time=START + timedelta(hours=number),
+            paid_time=START + timedelta(hours=number) if paid else None,
+        )
+        self.invoices[invoice.id] = invoice
+        return invoice
+
+    def settle(self, invoice_id: str) -> None:
+        invoice = self.invoices[invoice_id]
+        self.invoices[invoice_id] = replace(
+            invoice, status="paid", amount_paid=invoice.amount_due, paid_time=invoice.create_time
+        )
+
+    def change(self, subscription_id: str, **values: object) -> Subscription:
+        changed = replace(self.subscriptions[subscription_id], **values)  # type: ignore[arg-type]
+        self.subscriptions[subscription_id] = changed
+        return changed
