@@ -1,0 +1,480 @@
+"""Checkout sessions: an offer at a page of its own. Only a payment turns one into a subscription or a charge."""
+
+from __future__ import annotations
+
+from . import customers, ids, payment_intents, subscriptions
+from .context import Context
+from .errors import ApiError, absent_parameter, invalid
+from .fields import merged_metadata
+from .invoice_lines import amount_of
+from .lists import Condition, equals, inline, page
+from .params import anything, array, boolean, checked, choice, email, integer, metadata, now_or_time, record, text, url
+from .payment_methods import attach, card_of, resolve
+from .periods import DAY
+from .prices import PRICE_DATA, make_price
+from .products import make as make_product
+from .routing import get, listing, post
+from .store import Json
+
+_LINE_ITEM = record(
+    {
+        "price": text,
+        "quantity": integer,
+        "price_data": record({**PRICE_DATA, "product": text, "product_data": anything}, required=["currency"]),
+        "adjustable_quantity": record({"enabled": boolean, "minimum": integer, "maximum": integer}),
+        "metadata": metadata,
+    }
+)
+_SUBSCRIPTION_DATA = record(
+    {
+        "description": text,
+        "metadata": metadata,
+        "trial_end": now_or_time,
+        "trial_period_days": integer,
+        "trial_settings": record(
+            {"end_behavior": record({"missing_payment_method": choice("cancel", "create_invoice", "pause")})}
+        ),
+        "billing_mode": record({"type": choice("classic", "flexible")}, required=["type"]),
+        "proration_behavior": choice("create_prorations", "none"),
+    }
+)
+_LONGEST = DAY
+_SHORTEST = 30 * 60
+
+
+@post(
+    "/v1/checkout/sessions",
+    {
+        "allow_promotion_codes": boolean,
+        "automatic_tax": record({"enabled": boolean}),
+        "billing_address_collection": choice("auto", "required"),
+        "cancel_url": url,
+        "client_reference_id": text,
+        "currency": text,
+        "custom_text": anything,
+        "customer": text,
+        "customer_creation": choice("always", "if_required"),
+        "customer_email": email,
+        "customer_update": anything,
+        "expires_at": integer,
+        "invoice_creation": anything,
+        "line_items": array(_LINE_ITEM),
+        "locale": text,
+        "metadata": metadata,
+        "mode": choice("payment", "subscription"),
+        "origin_context": text,
+        "payment_intent_data": record(
+            {"description": text, "metadata": metadata, "setup_future_usage": text, "receipt_email": text}
+        ),
+        "payment_method_collection": choice("always", "if_required"),
+        "payment_method_options": anything,
+        "phone_number_collection": anything,
+        "saved_payment_method_options": anything,
+        "submit_type": choice("auto", "book", "donate", "pay", "subscribe"),
+        "subscription_data": _SUBSCRIPTION_DATA,
+        "success_url": url,
+        "tax_id_collection": anything,
+        "ui_mode": choice("hosted_page"),
+    },
+)
+def create(ctx: Context, params: Json) -> Json:
+    if not params.get("line_items"):
+        raise absent_parameter("line_items")
+    if not params.get("success_url"):
+        raise absent_parameter("success_url")
+    mode = params.get("mode") or "payment"
+    customer: Json | None = None
+    if params.get("customer"):
+        if params.get("customer_email"):
+            raise invalid("You may only specify one of these parameters: customer, customer_email.", "customer_email")
+        customer = ctx.need(params["customer"], "customer", param="customer")
+    if mode == "payment" and params.get("subscription_data"):
+        raise invalid("You can not pass `subscription_data` in `payment` mode.", "subscription_data")
+    if mode == "subscription" and params.get("payment_intent_data"):
+        raise invalid("You can not pass `payment_intent_data` in `subscription` mode.", "payment_intent_data")
+    if mode == "subscription" and params.get("customer_creation"):
+        raise invalid("`customer_creation` can only be used in `payment` and `setup` mode.", "customer_creation")
+    now = ctx.now_of(customer)
+    expires = params.get("expires_at") or now + _LONGEST
+    if not now + _SHORTEST - 60 <= expires <= now + _LONGEST:
+        raise invalid("The `expires_at` timestamp must be between 30 minutes and 24 hours from now.", "expires_at")
+    items = [_line_item(ctx, given, mode, i) for i, given in enumerate(params["line_items"])]
+    currencies = {item["price"]["currency"] for item in items}
+    if len(currencies) > 1:
+        raise invalid("All line items must have the same currency.", "line_items")
+    if mode == "subscription" and not any(item["price"]["recurring"] for item in items):
+        raise invalid(
+            "You must provide at least one recurring price in `subscription` mode when using prices.", "line_items"
+        )
+    data = params.get("subscription_data") or {}
+    trial_end = subscriptions.trial_from(data, now)
+    # A trial defers what recurs; what is sold once is paid at once.
+    total = sum(item["amount_total"] for item in items if not (trial_end and item["price"]["recurring"]))
+    session_id = ids.new("cs_test")
+    known = customer["email"] if customer else params.get("customer_email")
+    session: Json = {
+        "id": session_id,
+        "object": "checkout.session",
+        "adaptive_pricing": {"enabled": False},
+        "after_expiration": None,
+        "allow_promotion_codes": params.get("allow_promotion_codes"),
+        "amount_subtotal": total,
+        "amount_total": total,
+        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+        "billing_address_collection": params.get("billing_address_collection"),
+        "cancel_url": params.get("cancel_url"),
+        "client_reference_id": params.get("client_reference_id"),
+        "client_secret": None,
+        "collected_information": None,
+        "consent": None,
+        "consent_collection": None,
+        "created": now,
+        "currency": currencies.pop(),
+        "currency_conversion": None,
+        "custom_fields": [],
+        "custom_text": {
+            "after_submit": None,
+            "shipping_address": None,
+            "submit": None,
+            "terms_of_service_acceptance": None,
+        },
+        "customer": customer["id"] if customer else None,
+        "customer_account": None,
+        "customer_creation": None
+        if customer
+        else ("always" if mode == "subscription" else params.get("customer_creation") or "if_required"),
+        "customer_details": _details(known, None) if known else None,
+        "customer_email": params.get("customer_email"),
+        "discounts": [],
+        "expires_at": expires,
+        "invoice": None,
+        "invoice_creation": None,
+        "line_items": inline(items, f"/v1/checkout/sessions/{session_id}/line_items"),
+        "livemode": False,
+        "locale": params.get("locale"),
+        "metadata": merged_metadata({}, params.get("metadata") or {}),
+        "mode": mode,
+        "origin_context": params.get("origin_context"),
+        "payment_intent": None,
+        "payment_link": None,
+        "payment_method_collection": params.get("payment_method_collection") or "always",
+        "payment_method_configuration_details": None,
+        "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
+        "payment_method_types": ["card"],
+        "payment_status": "unpaid" if total else "no_payment_required",
+        "permissions": None,
+        "phone_number_collection": {"enabled": False},
+        "recovered_from": None,
+        "saved_payment_method_options": None,
+        "setup_intent": None,
+        "shipping_address_collection": None,
+        "shipping_cost": None,
+        "shipping_options": [],
+        "status": "open",
+        "submit_type": params.get("submit_type"),
+        "subscription": None,
+        "success_url": params["success_url"],
+        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
+        "ui_mode": "hosted_page",
+        "url": f"{ctx.base_url}/c/pay/{session_id}",
+        "wallet_options": None,
+        "_data": data | {"trial_end": trial_end},
+        "_intent_data": params.get("payment_intent_data") or {},
+    }
+    ctx.store.schedule(session_id, "checkout_expire", customer["test_clock"] if customer else None, expires)
+    return ctx.create(session)
+
+
+def _details(email_address: str | None, name: str | None) -> Json:
+    return {
+        "address": None,
+        "business_name": None,
+        "email": email_address,
+        "individual_name": None,
+        "name": name,
+        "phone": None,
+        "tax_exempt": "none",
+        "tax_ids": [],
+    }
+
+
+def _line_item(ctx: Context, given: Json, mode: str, index: int) -> Json:
+    name = f"line_items[{index}]"
+    if given.get("price"):
+        price = ctx.need(given["price"], "price", param=f"{name}[price]")
+    elif given.get("price_data"):
+        price = _price_from_data(ctx, given["price_data"], name)
+    else:
+        raise absent_parameter(f"{name}[price]")
+    if not price["active"]:
+        raise invalid("The price specified is inactive. This field only accepts active prices.", f"{name}[price]")
+    if mode == "payment" and price["recurring"] is not None:
+        raise invalid(
+            "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use"
+            " only one-time prices.",
+            f"{name}[price]",
+        )
+    if price["recurring"] is not None:
+        subscriptions.recurring_price(ctx, price["id"], f"{name}[price]")
+    quantity = given.get("quantity")
+    if quantity is None:
+        raise invalid("Quantity is required. Add `quantity` to `line_items`.", f"{name}[quantity]", "parameter_missing")
+    if quantity < 1:
+        raise invalid(
+            "This value must be greater than or equal to 1.", f"{name}[quantity]", "parameter_invalid_integer"
+        )
+    amount = amount_of(price, quantity)
+    product = ctx.need(price["product"], "product")
+    return {
+        "id": ids.new("li"),
+        "object": "item",
+        "adjustable_quantity": None,
+        "amount_discount": 0,
+        "amount_subtotal": amount,
+        "amount_tax": 0,
+        "amount_total": amount,
+        "currency": price["currency"],
+        "description": product["name"],
+        "discounts": [],
+        "metadata": given.get("metadata") or {},
+        "price": price,
+        "quantity": quantity,
+        "taxes": [],
+    }
+
+
+def _price_from_data(ctx: Context, data: Json, name: str) -> Json:
+    product = data.get("product")
+    if product is None:
+        fields = {
+            "name": text,
+            "description": text,
+            "images": array(url),
+            "metadata": metadata,
+            "tax_code": text,
+            "unit_label": text,
+        }
+        given = checked(
+            data.get("product_data") or {}, fields, ["name"], lambda key: f"{name}[price_data][product_data][{key}]"
+        )
+        product = make_product(ctx, given)["id"]
+    else:
+        ctx.need(product, "product", param=f"{name}[price_data][product]")
+    return make_price(ctx, {key: value for key, value in data.items() if key != "product_data"} | {"product": product})
+
+
+def require_open(session: Json) -> None:
+    if session["status"] == "complete":
+        raise ApiError("This Checkout Session has already been completed.", code="checkout_session_completed")
+    if session["status"] == "expired":
+        raise ApiError("This Checkout Session has expired.", code="checkout_session_expired")
+
+
+def complete(ctx: Context, session: Json, method: Json | None, *, email_address: str | None, name: str | None) -> Json:
+    """Pays an open session. Raises card_error when the card refuses; then nothing of it stays.
+
+    Without a payment method only a session that asks for nothing now and collects no card goes through.
+    """
+    require_open(session)
+    due = session["amount_total"]
+    if method is None and (due or session["payment_method_collection"] != "if_required"):
+        raise absent_parameter("payment_method")
+    if method is not None:
+        card = card_of(method)
+        refusal = card.refusal() if due or not card.attaches else None
+        if refusal is not None:
+            raise refusal
+    customer = _customer(ctx, session, email_address, name)
+    if customer is not None and method is not None and (session["mode"] == "subscription" or _keeps_card(session)):
+        method = attach(ctx, method["id"], customer)
+    if session["mode"] == "subscription":
+        assert customer is not None
+        _subscribe(ctx, session, customer, method)
+    else:
+        assert method is not None
+        _charge(ctx, session, customer, method)
+    shown_email = email_address or (customer["email"] if customer else None)
+    session |= {
+        "status": "complete",
+        "payment_status": "paid" if due else "no_payment_required",
+        "customer": customer["id"] if customer else None,
+        "customer_details": _details(shown_email, name or (customer["name"] if customer else None)),
+        "url": None,
+    }
+    ctx.store.cancel_jobs(session["id"])
+    return ctx.save(session, "checkout.session.completed")
+
+
+def _keeps_card(session: Json) -> bool:
+    return bool(session["_intent_data"].get("setup_future_usage"))
+
+
+def _customer(ctx: Context, session: Json, email_address: str | None, name: str | None) -> Json | None:
+    if session["customer"]:
+        before = ctx.need(session["customer"], "customer")
+        after = before | {"name": before["name"] or name, "email": before["email"] or email_address}
+        return ctx.save(after, "customer.updated", before)
+    if session["customer_creation"] != "always":
+        return None
+    return customers.make(ctx, {"email": email_address or session["customer_email"], "name": name})
+
+
+def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None) -> None:
+    data = session["_data"]
+    chosen = [
+        {"price": ctx.need(item["price"]["id"], "price"), "quantity": item["quantity"], "metadata": item["metadata"]}
+        for item in session["line_items"]["data"]
+        if item["price"]["recurring"]
+    ]
+    for item in session["line_items"]["data"]:
+        if not item["price"]["recurring"]:
+            _add_one_time(ctx, customer, item)
+    behavior = (data.get("trial_settings") or {}).get("end_behavior") or {}
+    subscription = subscriptions.start(
+        ctx,
+        customer,
+        chosen,
+        method=method["id"] if method else None,
+        trial_end=data.get("trial_end"),
+        meta=data.get("metadata"),
+        mode=(data.get("billing_mode") or {}).get("type") or "flexible",
+        description=data.get("description"),
+        missing_method=behavior.get("missing_payment_method") or "create_invoice",
+    )
+    session |= {"subscription": subscription["id"], "invoice": subscription["latest_invoice"]}
+
+
+def _add_one_time(ctx: Context, customer: Json, item: Json) -> None:
+    from . import invoice_items
+
+    now = ctx.now_of(customer)
+    invoice_items.add(
+        ctx,
+        customer["id"],
+        amount=item["amount_total"],
+        currency=item["currency"],
+        description=item["description"],
+        period=(now, now),
+        price=item["price"],
+        quantity=item["quantity"],
+    )
+
+
+def _charge(ctx: Context, session: Json, customer: Json | None, method: Json) -> None:
+    data = session["_intent_data"]
+    intent = payment_intents.make(
+        ctx,
+        amount=session["amount_total"],
+        currency=session["currency"],
+        customer=customer["id"] if customer else None,
+        description=data.get("description"),
+        meta=data.get("metadata") or {},
+    )
+    payment_intents.confirm(ctx, intent, method)
+    session["payment_intent"] = intent["id"]
+
+
+@get("/v1/checkout/sessions/{session}")
+def retrieve(ctx: Context, params: Json, session: str) -> Json:
+    return ctx.need(session, "checkout.session")
+
+
+@listing(
+    "/v1/checkout/sessions",
+    {
+        "customer": text,
+        "subscription": text,
+        "payment_intent": text,
+        "status": choice("open", "complete", "expired"),
+        "customer_details": record({"email": text}),
+    },
+)
+def listed(ctx: Context, params: Json) -> Json:
+    where: list[Condition] = []
+    for name, column in (
+        ("customer", "customer"),
+        ("subscription", "ref"),
+        ("status", "status"),
+        ("payment_intent", "payment_intent"),
+    ):
+        if params.get(name):
+            where.append(equals(column, params[name]))
+    if params.get("customer_details"):
+        where.append(equals("customer_details.email", params["customer_details"].get("email")))
+    return page(ctx, "checkout.session", params, "/v1/checkout/sessions", where)
+
+
+@post("/v1/checkout/sessions/{session}", {"metadata": metadata})
+def update(ctx: Context, params: Json, session: str) -> Json:
+    found = ctx.need(session, "checkout.session")
+    if "metadata" in params:
+        found["metadata"] = merged_metadata(found["metadata"], params["metadata"])
+    return ctx.save(found)
+
+
+@listing("/v1/checkout/sessions/{session}/line_items")
+def line_items(ctx: Context, params: Json, session: str) -> Json:
+    found: Json = ctx.need(session, "checkout.session")["line_items"]
+    return found
+
+
+def _expire(ctx: Context, session: Json) -> Json:
+    ctx.store.cancel_jobs(session["id"])
+    return ctx.save(session | {"status": "expired", "url": None}, "checkout.session.expired")
+
+
+@post("/v1/checkout/sessions/{session}/expire")
+def expire(ctx: Context, params: Json, session: str) -> Json:
+    found = ctx.need(session, "checkout.session")
+    if found["status"] != "open":
+        raise invalid(
+            f'Only Checkout Sessions with a status in ["open"] can be expired. This Session has a status of `{found["status"]}`.'
+        )
+    return _expire(ctx, found)
+
+
+def expire_due(ctx: Context, session_id: str) -> None:
+    found = ctx.need(session_id, "checkout.session")
+    if found["status"] == "open":
+        _expire(ctx, found)
+
+
+# What Stripe's own page calls, and with it the official CLI.
+
+
+@get("/v1/payment_pages/{session}")
+def payment_page(ctx: Context, params: Json, session: str) -> Json:
+    found = ctx.need(session, "checkout.session")
+    return {
+        "id": found["id"],
+        "object": "checkout.session",
+        "session_id": found["id"],
+        "amount_total": found["amount_total"],
+        "currency": found["currency"],
+        "customer_email": found["customer_email"],
+        "line_items": found["line_items"]["data"],
+        "livemode": False,
+        "mode": found["mode"],
+        "payment_status": found["payment_status"],
+        "status": found["status"],
+        "success_url": found["success_url"],
+    }
+
+
+@post("/v1/payment_pages/{session}/confirm", lenient=True)
+def confirm_payment_page(ctx: Context, params: Json, session: str) -> Json:
+    found = ctx.need(session, "checkout.session")
+    require_open(found)
+    expected = params.get("expected_amount")
+    if expected is not None and str(expected) != str(found["amount_total"]):
+        raise invalid("The amount of this session has changed.", "expected_amount", "checkout_amount_mismatch")
+    method = resolve(ctx, params["payment_method"], param="payment_method") if params.get("payment_method") else None
+    billing = method["billing_details"] if method else {}
+    return complete(
+        ctx, found, method, email_address=billing.get("email") or found["customer_email"], name=billing.get("name")
+    )
+
+
+def success_address(session: Json) -> str:
+    address: str = session["success_url"]
+    return address.replace("{CHECKOUT_SESSION_ID}", session["id"])

@@ -1,0 +1,304 @@
+"""Payment intents and their charges: one try of one card for one amount."""
+
+from __future__ import annotations
+
+from . import ids
+from .context import Context
+from .errors import ApiError, invalid
+from .lists import Condition, equals, inline, page
+from .params import anything, array, boolean, choice, integer, metadata, record, text
+from .payment_methods import attach, card_of, resolve
+from .routing import get, listing, post
+from .store import Json, public
+
+
+def make(
+    ctx: Context, *, amount: int, currency: str, customer: str | None, description: str | None, meta: dict[str, str]
+) -> Json:
+    intent_id = ids.new("pi")
+    intent: Json = {
+        "id": intent_id,
+        "object": "payment_intent",
+        "amount": amount,
+        "amount_capturable": 0,
+        "amount_details": {"tip": {}},
+        "amount_received": 0,
+        "application": None,
+        "application_fee_amount": None,
+        "automatic_payment_methods": None,
+        "canceled_at": None,
+        "cancellation_reason": None,
+        "capture_method": "automatic",
+        "client_secret": f"{intent_id}_secret_{ids.new('s')[2:]}",
+        "confirmation_method": "automatic",
+        "created": ctx.now_of(customer),
+        "currency": currency,
+        "customer": customer,
+        "customer_account": None,
+        "description": description,
+        "last_payment_error": None,
+        "latest_charge": None,
+        "livemode": False,
+        "metadata": meta,
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_options": {
+            "card": {"installments": None, "network": None, "request_three_d_secure": "automatic"}
+        },
+        "payment_method_types": ["card"],
+        "processing": None,
+        "receipt_email": None,
+        "setup_future_usage": None,
+        "shipping": None,
+        "statement_descriptor": None,
+        "statement_descriptor_suffix": None,
+        "status": "requires_payment_method",
+        "transfer_data": None,
+        "transfer_group": None,
+    }
+    return ctx.create(intent, "payment_intent.created")
+
+
+def _charge(ctx: Context, intent: Json, method: Json, refusal: ApiError | None) -> Json:
+    card = card_of(method)
+    failed = refusal is not None
+    charge_id = ids.new("ch")
+    shown = method["card"]
+    decline = refusal.more.get("decline_code") if refusal else None
+    return {
+        "id": charge_id,
+        "object": "charge",
+        "amount": intent["amount"],
+        "amount_captured": 0 if failed else intent["amount"],
+        "amount_refunded": 0,
+        "application": None,
+        "application_fee": None,
+        "application_fee_amount": None,
+        "balance_transaction": None,
+        "billing_details": method["billing_details"],
+        "calculated_statement_descriptor": "SANDBOX",
+        "captured": not failed,
+        "created": ctx.now_of(intent["customer"]),
+        "currency": intent["currency"],
+        "customer": intent["customer"],
+        "description": intent["description"],
+        "disputed": False,
+        "failure_balance_transaction": None,
+        "failure_code": refusal.code if refusal else None,
+        "failure_message": refusal.message if refusal else None,
+        "fraud_details": {},
+        "livemode": False,
+        "metadata": intent["metadata"],
+        "on_behalf_of": None,
+        "outcome": {
+            "advice_code": "try_again_later" if failed else None,
+            "network_advice_code": None,
+            "network_decline_code": None,
+            "network_status": "declined_by_network" if failed else "approved_by_network",
+            "reason": decline or (refusal.code if refusal else None),
+            "risk_level": "normal",
+            "risk_score": 20,
+            "seller_message": "The bank declined the payment." if failed else "Payment complete.",
+            "type": "issuer_declined" if failed else "authorized",
+        },
+        "paid": not failed,
+        "payment_intent": intent["id"],
+        "payment_method": method["id"],
+        "payment_method_details": {
+            "card": {
+                "amount_authorized": None if failed else intent["amount"],
+                "authorization_code": None,
+                "brand": card.brand,
+                "checks": shown["checks"],
+                "country": card.country,
+                "exp_month": shown["exp_month"],
+                "exp_year": shown["exp_year"],
+                "fingerprint": shown["fingerprint"],
+                "funding": card.funding,
+                "installments": None,
+                "last4": card.last4,
+                "mandate": None,
+                "network": card.brand,
+                "network_token": {"used": False},
+                "network_transaction_id": None,
+                "regulated_status": "unregulated",
+                "three_d_secure": None,
+                "wallet": None,
+            },
+            "type": "card",
+        },
+        "receipt_email": intent["receipt_email"],
+        "receipt_number": None,
+        "receipt_url": None,
+        "refunded": False,
+        "refunds": inline([], f"/v1/charges/{charge_id}/refunds"),
+        "review": None,
+        "shipping": None,
+        "source_transfer": None,
+        "statement_descriptor": None,
+        "statement_descriptor_suffix": None,
+        "status": "failed" if failed else "succeeded",
+        "transfer_data": None,
+        "transfer_group": None,
+    }
+
+
+def confirm(ctx: Context, intent: Json, method: Json) -> ApiError | None:
+    """Charges the card. Changes the intent in place; returns the refusal, if the card refused."""
+    refusal = card_of(method).refusal()
+    charge = _charge(ctx, intent, method, refusal)
+    intent["latest_charge"] = charge["id"]
+    if refusal is None:
+        intent |= {
+            "status": "succeeded",
+            "payment_method": method["id"],
+            "amount_received": intent["amount"],
+            "last_payment_error": None,
+        }
+        ctx.create(charge, "charge.succeeded")
+        ctx.save(intent, "payment_intent.succeeded")
+        return None
+    intent["status"] = "requires_payment_method"
+    intent["payment_method"] = None
+    intent["last_payment_error"] = {
+        "charge": charge["id"],
+        "code": refusal.code,
+        "doc_url": refusal.body(None)["error"].get("doc_url"),
+        "message": refusal.message,
+        "payment_method": public(method),
+        "type": refusal.kind,
+        **({"decline_code": refusal.more["decline_code"]} if "decline_code" in refusal.more else {}),
+    }
+    ctx.create(charge, "charge.failed")
+    ctx.save(intent, "payment_intent.payment_failed")
+    refusal.more |= {"charge": charge["id"]}
+    return refusal
+
+
+def fail_without_method(ctx: Context, intent: Json) -> None:
+    """A charge that could not be tried: the customer has no default card."""
+    intent["last_payment_error"] = {
+        "code": "missing",
+        "message": "The customer has no default payment method to charge.",
+        "type": "invalid_request_error",
+    }
+    ctx.save(intent, "payment_intent.payment_failed")
+
+
+_SHARED = {"description": text, "metadata": metadata, "payment_method": text, "receipt_email": text}
+
+
+@post(
+    "/v1/payment_intents",
+    {
+        **_SHARED,
+        "amount": integer,
+        "currency": text,
+        "confirm": boolean,
+        "customer": text,
+        "off_session": boolean,
+        "payment_method_types": array(text),
+        "automatic_payment_methods": record({"enabled": boolean, "allow_redirects": choice("always", "never")}),
+        "setup_future_usage": choice("on_session", "off_session"),
+        "return_url": text,
+        "shipping": anything,
+    },
+    ["amount", "currency"],
+)
+def create(ctx: Context, params: Json) -> Json:
+    if params["amount"] <= 0:
+        raise invalid("This value must be greater than or equal to 1.", "amount", "parameter_invalid_integer")
+    customer = params.get("customer")
+    if customer:
+        ctx.need(customer, "customer", param="customer")
+    intent = make(
+        ctx,
+        amount=params["amount"],
+        currency=params["currency"].lower(),
+        customer=customer,
+        description=params.get("description"),
+        meta=params.get("metadata") or {},
+    )
+    intent["receipt_email"] = params.get("receipt_email")
+    intent["setup_future_usage"] = params.get("setup_future_usage")
+    if params.get("automatic_payment_methods"):
+        intent["automatic_payment_methods"] = params["automatic_payment_methods"]
+    if params.get("payment_method"):
+        intent["payment_method"] = resolve(ctx, params["payment_method"], param="payment_method")["id"]
+        intent["status"] = "requires_confirmation"
+    ctx.save(intent)
+    return _confirm(ctx, intent) if params.get("confirm") else intent
+
+
+def _confirm(ctx: Context, intent: Json) -> Json:
+    if intent["payment_method"] is None:
+        raise invalid(
+            "You cannot confirm this PaymentIntent because it's missing a payment method.",
+            "payment_method",
+            "payment_intent_unexpected_state",
+        )
+    method = ctx.need(intent["payment_method"], "payment_method")
+    refusal = confirm(ctx, intent, method)
+    if refusal is not None:
+        refusal.keep = True
+        refusal.more["payment_intent"] = public(intent)
+        raise refusal
+    if intent["setup_future_usage"] and intent["customer"]:
+        attach(ctx, method["id"], ctx.need(intent["customer"], "customer"))
+    return intent
+
+
+@post("/v1/payment_intents/{intent}/confirm", {"payment_method": text, "off_session": boolean, "return_url": text})
+def confirm_route(ctx: Context, params: Json, intent: str) -> Json:
+    found = ctx.need(intent, "payment_intent")
+    if found["status"] not in ("requires_payment_method", "requires_confirmation"):
+        raise invalid(
+            f"You cannot confirm this PaymentIntent because it has status {found['status']}.",
+            code="payment_intent_unexpected_state",
+        )
+    if params.get("payment_method"):
+        found["payment_method"] = resolve(ctx, params["payment_method"], param="payment_method")["id"]
+    return _confirm(ctx, found)
+
+
+@post("/v1/payment_intents/{intent}/cancel", {"cancellation_reason": text})
+def cancel(ctx: Context, params: Json, intent: str) -> Json:
+    found = ctx.need(intent, "payment_intent")
+    if found["status"] in ("succeeded", "canceled"):
+        raise invalid(
+            f"You cannot cancel this PaymentIntent because it has a status of {found['status']}.",
+            code="payment_intent_unexpected_state",
+        )
+    found |= {
+        "status": "canceled",
+        "canceled_at": ctx.now_of(found["customer"]),
+        "cancellation_reason": params.get("cancellation_reason"),
+    }
+    return ctx.save(found, "payment_intent.canceled")
+
+
+@get("/v1/payment_intents/{intent}", {"client_secret": text})
+def retrieve(ctx: Context, params: Json, intent: str) -> Json:
+    return ctx.need(intent, "payment_intent")
+
+
+@listing("/v1/payment_intents", {"customer": text})
+def listed(ctx: Context, params: Json) -> Json:
+    where: list[Condition] = [equals("customer", params["customer"])] if params.get("customer") else []
+    return page(ctx, "payment_intent", params, "/v1/payment_intents", where)
+
+
+@get("/v1/charges/{charge}")
+def retrieve_charge(ctx: Context, params: Json, charge: str) -> Json:
+    return ctx.need(charge, "charge")
+
+
+@listing("/v1/charges", {"customer": text, "payment_intent": text})
+def listed_charges(ctx: Context, params: Json) -> Json:
+    where: list[Condition] = []
+    if params.get("customer"):
+        where.append(equals("customer", params["customer"]))
+    if params.get("payment_intent"):
+        where.append(equals("ref", params["payment_intent"]))
+    return page(ctx, "charge", params, "/v1/charges", where)

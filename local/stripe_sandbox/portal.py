@@ -1,0 +1,234 @@
+"""The customer portal's sessions and configurations. Its page is `portal_page`."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from . import ids
+from .context import Context
+from .errors import invalid
+from .fields import apply, merged_metadata
+from .lists import Condition, equals, page
+from .params import anything, boolean, choice, metadata, record, text, url
+from .routing import get, listing, post
+from .store import Json
+
+_ON = record({"enabled": boolean}, required=["enabled"])
+_FEATURES = record(
+    {
+        "customer_update": record({"enabled": boolean, "allowed_updates": anything}),
+        "invoice_history": _ON,
+        "payment_method_update": record({"enabled": boolean, "payment_method_configuration": text}),
+        "subscription_cancel": record(
+            {
+                "enabled": boolean,
+                "mode": choice("at_period_end", "immediately"),
+                "proration_behavior": choice("always_invoice", "create_prorations", "none"),
+                "cancellation_reason": anything,
+            }
+        ),
+        "subscription_pause": anything,
+        "subscription_update": record(
+            {
+                "enabled": boolean,
+                "default_allowed_updates": anything,
+                "products": anything,
+                "proration_behavior": choice("always_invoice", "create_prorations", "none"),
+                "schedule_at_period_end": anything,
+                "billing_cycle_anchor": text,
+                "trial_update_behavior": text,
+            }
+        ),
+    }
+)
+_PROFILE = record({"headline": text, "privacy_policy_url": url, "terms_of_service_url": url})
+_SHARED = {
+    "business_profile": _PROFILE,
+    "default_return_url": url,
+    "features": _FEATURES,
+    "login_page": _ON,
+    "metadata": metadata,
+    "name": text,
+}
+_DEFAULT_FEATURES: Json = {
+    "customer_update": {"allowed_updates": ["email", "address"], "enabled": False},
+    "invoice_history": {"enabled": True},
+    "payment_method_update": {"enabled": True, "payment_method_configuration": None},
+    "subscription_cancel": {
+        "cancellation_reason": {
+            "enabled": False,
+            "options": [
+                "too_expensive",
+                "missing_features",
+                "switched_service",
+                "unused",
+                "customer_service",
+                "too_complex",
+                "low_quality",
+                "other",
+            ],
+        },
+        "enabled": True,
+        "mode": "at_period_end",
+        "proration_behavior": "none",
+    },
+    "subscription_pause": {"duration": {"interval_options": [], "type": "indefinite"}, "enabled": False},
+    "subscription_update": {
+        "billing_cycle_anchor": "unchanged",
+        "default_allowed_updates": [],
+        "enabled": False,
+        "products": [],
+        "proration_behavior": "none",
+        "schedule_at_period_end": {"conditions": []},
+        "trial_update_behavior": "end_trial",
+    },
+}
+
+
+def _merged(base: Json, given: Json | None) -> Json:
+    result = dict(base)
+    for key, value in (given or {}).items():
+        result[key] = (
+            _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        )
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """Free-form parts arrive as text; flags and numbers in them become what they say."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str):
+        if value in ("true", "false"):
+            return value == "true"
+        return int(value) if value.isdigit() else value
+    return value
+
+
+def _with_products(features: Json) -> Json:
+    for product in features["subscription_update"]["products"] or []:
+        product.setdefault("adjustable_quantity", {"enabled": False, "maximum": None, "minimum": 0})
+    return features
+
+
+def _make(ctx: Context, params: Json, *, default: bool) -> Json:
+    now = ctx.now()
+    configuration: Json = {
+        "id": ids.new("bpc"),
+        "object": "billing_portal.configuration",
+        "active": True,
+        "application": None,
+        "business_profile": _merged(
+            {"headline": None, "privacy_policy_url": None, "terms_of_service_url": None}, params.get("business_profile")
+        ),
+        "created": now,
+        "default_return_url": params.get("default_return_url"),
+        "features": _with_products(_merged(_DEFAULT_FEATURES, _plain(params.get("features")))),
+        "is_default": default,
+        "livemode": False,
+        "login_page": {"enabled": False, "url": None},
+        "metadata": merged_metadata({}, params.get("metadata") or {}),
+        "name": params.get("name"),
+        "updated": now,
+    }
+    return configuration
+
+
+def default_configuration(ctx: Context) -> Json:
+    for configuration in ctx.store.all("billing_portal.configuration"):
+        if configuration["is_default"]:
+            return configuration
+    return ctx.create(_make(ctx, {}, default=True))
+
+
+@post("/v1/billing_portal/configurations", _SHARED, ["features"])
+def create_configuration(ctx: Context, params: Json) -> Json:
+    return ctx.create(_make(ctx, params, default=False), "billing_portal.configuration.created")
+
+
+@get("/v1/billing_portal/configurations/{configuration}")
+def retrieve_configuration(ctx: Context, params: Json, configuration: str) -> Json:
+    return ctx.need(configuration, "billing_portal.configuration")
+
+
+@post("/v1/billing_portal/configurations/{configuration}", {**_SHARED, "active": boolean})
+def update_configuration(ctx: Context, params: Json, configuration: str) -> Json:
+    before = ctx.need(configuration, "billing_portal.configuration")
+    after = apply(before, params, ("active", "default_return_url", "name"))
+    after["business_profile"] = _merged(before["business_profile"], params.get("business_profile"))
+    after["features"] = _with_products(_merged(before["features"], _plain(params.get("features"))))
+    after["updated"] = ctx.now()
+    return ctx.save(after, "billing_portal.configuration.updated", before)
+
+
+@listing("/v1/billing_portal/configurations", {"active": boolean, "is_default": boolean})
+def listed_configurations(ctx: Context, params: Json) -> Json:
+    where: list[Condition] = [
+        equals(name, params[name]) for name in ("active", "is_default") if params.get(name) is not None
+    ]
+    return page(ctx, "billing_portal.configuration", params, "/v1/billing_portal/configurations", where)
+
+
+@post(
+    "/v1/billing_portal/sessions",
+    {"customer": text, "configuration": text, "return_url": url, "locale": text, "flow_data": anything},
+    ["customer"],
+)
+def create_session(ctx: Context, params: Json) -> Json:
+    customer = ctx.need(params["customer"], "customer", param="customer")
+    if params.get("configuration"):
+        configuration = ctx.need(params["configuration"], "billing_portal.configuration", param="configuration")
+    else:
+        configuration = default_configuration(ctx)
+    session_id = ids.new("bps")
+    token = f"test_{secrets.token_urlsafe(32)}"
+    session: Json = {
+        "id": session_id,
+        "object": "billing_portal.session",
+        "configuration": configuration["id"],
+        "created": ctx.now_of(customer),
+        "customer": customer["id"],
+        "customer_account": None,
+        "flow": _flow(ctx, params.get("flow_data"), customer),
+        "livemode": False,
+        "locale": params.get("locale"),
+        "on_behalf_of": None,
+        "return_url": params.get("return_url") or configuration["default_return_url"],
+        "url": f"{ctx.base_url}/p/session/{session_id}/{token}",
+        "_token": token,
+    }
+    return ctx.create(session, "billing_portal.session.created")
+
+
+def _flow(ctx: Context, given: Json | None, customer: Json) -> Json | None:
+    if not given:
+        return None
+    kind = given.get("type")
+    if kind not in ("payment_method_update", "subscription_cancel"):
+        raise invalid("This sandbox knows the flows payment_method_update and subscription_cancel.", "flow_data[type]")
+    chosen = given.get("subscription_cancel")
+    if kind == "subscription_cancel":
+        name = "flow_data[subscription_cancel][subscription]"
+        if not chosen or not chosen.get("subscription"):
+            raise invalid(f"Missing required param: {name}.", name, "parameter_missing")
+        subscription = ctx.need(chosen["subscription"], "subscription", param=name)
+        if subscription["customer"] != customer["id"]:
+            raise invalid(f"No such subscription: '{chosen['subscription']}'", name, "resource_missing")
+        chosen = {"retention": None, "subscription": subscription["id"]}
+    after = given.get("after_completion") or {}
+    return {
+        "after_completion": {
+            "hosted_confirmation": None,
+            "redirect": after.get("redirect"),
+            "type": after.get("type") or "portal_homepage",
+        },
+        "customer_update": None,
+        "subscription_cancel": chosen,
+        "subscription_pause": None,
+        "subscription_update": None,
+        "subscription_update_confirm": None,
+        "type": kind,
+    }
