@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from gateway import openapi, problems
@@ -31,6 +34,17 @@ _ROUTERS = (
 )
 
 
+def _methods() -> dict[str, list[str]]:
+    """Path → methods, for the Allow header: the framework knows only those of one function."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for router in _ROUTERS:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                methods = route.methods or set()
+                found[route.path] |= methods | ({"HEAD"} if "GET" in methods else set())
+    return {path: sorted(methods) for path, methods in found.items()} | {"/openapi.json": ["GET", "HEAD"]}
+
+
 def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     """The ASGI application. The caller closes `backend`."""
 
@@ -44,6 +58,7 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     app.state.trusted_proxies = parse_networks(settings.trusted_proxies)
     app.state.clock = BusinessClock(settings.clock_file)
     app.state.keys = KeySet(fetch_jwks)
+    app.state.methods = _methods()
     for router in _ROUTERS:
         app.include_router(router)
     for kind in (problems.Problem, TollwayError, HTTPException, RequestValidationError):

@@ -55,7 +55,8 @@ async def read(request: Request, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem("body_too_large", f"The body may have {limit} bytes.", headers={"Connection": "close"})
+    # The connection stays open while the rest is thrown away: closing it would take the answer down with it.
+    return Problem("body_too_large", f"The body may have {limit} bytes.")
 
 
 def parse(raw: bytes) -> Any:

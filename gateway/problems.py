@@ -46,8 +46,8 @@ _STATUS_OF_REASON = {
     "LIVEMODE_MISMATCH": 400,
     "EVENT_MALFORMED": 400,
 }
-# The gateway's own token was refused: its configuration is wrong, not the caller's request.
-_OURS = frozenset({"RPC_TOKEN_REQUIRED"})
+# The gateway's own credentials were refused: its configuration is wrong, not the caller's request.
+_OURS = frozenset({"RPC_TOKEN_REQUIRED", "UNAUTHENTICATED"})
 _CHALLENGE = 'Bearer realm="tollway"'
 # What the contract calls the field, and what the caller of REST calls it.
 _FIELDS = {"request_id": "Idempotency-Key"}
@@ -102,7 +102,7 @@ def from_error(error: errors.TollwayError) -> Problem:
     status = _STATUS_OF_REASON.get(reason) or _STATUS.get(error.code, 500)
     if status == 500 or reason in _OURS:
         return Problem("internal")
-    # Without an ErrorInfo the status comes from the gRPC library, and its text may carry addresses.
+    # Without an ErrorInfo the status comes from the gRPC library, and the text is not about this request.
     foreign = status in {429, 503, 504} and reason == type(error).reason
     headers: dict[str, str] = {}
     if error.retry_after is not None:
@@ -143,9 +143,13 @@ def insufficient_scope(scope: str) -> Problem:
     )
 
 
-def _from_http(error: HTTPException) -> Problem:
-    codes = {404: "route_not_found", 405: "method_not_allowed"}
-    code = codes.get(error.status_code, HTTPStatus(error.status_code).phrase.lower().replace(" ", "_"))
+def _from_http(error: HTTPException, request: Request) -> Problem:
+    if error.status_code == 404:
+        return Problem("route_not_found")
+    if error.status_code == 405:
+        path = getattr(request.scope.get("route"), "path", "")
+        return Problem("method_not_allowed", headers={"Allow": ", ".join(request.app.state.methods.get(path, ()))})
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return Problem(code, status=error.status_code, headers=error.headers)
 
 
@@ -167,7 +171,7 @@ async def answer(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.TollwayError):
         problem = from_error(error)
     elif isinstance(error, HTTPException):
-        problem = _from_http(error)
+        problem = _from_http(error, request)
     else:
         problem = error if isinstance(error, Problem) else Problem("internal")
     if problem.status >= 500:
