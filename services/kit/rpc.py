@@ -30,6 +30,13 @@ DOMAIN = "tollway"
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_HANDLING_S = 30.0  # for callers that set no deadline of their own
 DRAIN_S = 10.0
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # else two servers share a port and nobody notices
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+)
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 _DETAILS = "grpc-status-details-bin"
 
@@ -198,13 +205,7 @@ class Server:
     def __post_init__(self) -> None:
         self._server = grpc.aio.server(
             interceptors=(_Boundary(self.settings.rpc_token),),
-            options=(
-                ("grpc.so_reuseport", 0),  # else two servers share a port and nobody notices
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
-            ),
+            options=OPTIONS,
         )
         self._health = HealthServicer()
 
