@@ -236,10 +236,11 @@ class Consumer:
 
     async def _bury(self, message: Msg, error: Exception) -> None:
         log.error("event.dead", subject=message.subject, error=repr(error))
+        place = _place(message)
         headers = dict(message.headers or {})
         headers |= {"Tollway-Consumer": self._durable, "Tollway-Error": type(error).__name__}
         # Dying between the two steps buries again: the stream drops the second one by this id.
-        headers["Nats-Msg-Id"] = f"{self._durable}.{headers.get('ce-id') or message.metadata.sequence.stream}"
+        headers["Nats-Msg-Id"] = f"{self._durable}.{place[0]}.{place[1].timestamp()}"
         subject = f"tollway_dead.{self._durable}.{message.subject.removeprefix('tollway.')}"
         await self._stream.publish(subject, message.data, headers)
         failpoint(f"inbox.{self._durable}.buried")
