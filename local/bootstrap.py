@@ -120,6 +120,7 @@ def _progress(total: int) -> Callable[[str], None]:
         collected += line.startswith("Collecting ")
         if line.startswith("Installing collected packages") and collected:
             print(f"  {collected} packages collected, unpacking", flush=True)
+            collected = 0
         elif time.monotonic() - spoke > 5 and collected:
             spoke = time.monotonic()
             print(f"  {collected} of at most {total} packages collected", flush=True)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+# We start processes while checks run. gRPC's handlers for that serve a child that goes on using gRPC; ours never do.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -177,7 +177,9 @@ class Stack:
     def _is_ready(self) -> bool:
         facts = self.run_facts()
         well = {"ready", "done", "outside"}
-        return bool(facts.get("ready")) and all(one["state"] in well for one in facts["parts"].values())
+        # A supervisor that was killed leaves its last word behind.
+        ours = self._process is not None and facts.get("supervisor") == self._process.pid
+        return ours and bool(facts.get("ready")) and all(one["state"] in well for one in facts["parts"].values())
 
 
 @contextlib.contextmanager
