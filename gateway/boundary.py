@@ -40,10 +40,10 @@ class Boundary:
             return await self._app(scope, receive, send)
         began = time.perf_counter()
         method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the answer to GET; the server, who keeps its scope, omits the body
         ident = scope["tollway.request_id"] = request_id(scope)
         structlog.contextvars.bind_contextvars(request_id=ident)
-        if method == "HEAD":
-            scope["method"] = "GET"  # the answer to GET; the server leaves its body out
         status = 0
 
         async def with_headers(message: Message) -> None:
