@@ -25,7 +25,9 @@ from local.mailbox.store import Mail, Store
 _MOST = 500
 # A mail is somebody else's HTML: no script, no form, no look at this page; its links open in a tab of their own.
 _MAIL_POLICY = "sandbox allow-popups allow-popups-to-escape-sandbox; script-src 'none'; frame-ancestors 'self'"
-_PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
+)
 
 
 class Mailbox:
