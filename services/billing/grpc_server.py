@@ -108,7 +108,9 @@ class BillingService(billing_pb2_grpc.BillingServiceServicer):
     async def CreateCheckout(  # noqa: N802
         self, request: billing_pb2.CreateCheckoutRequest, context: Rpc
     ) -> billing_pb2.CreateCheckoutResponse:
-        command = checkout.CreateCheckout(request.account_id, request.tier, request.success_url, request.cancel_url)
+        command = checkout.CreateCheckout(
+            request.account_id, request.tier, request.success_url, request.cancel_url, request.request_id
+        )
         session = await checkout.create_checkout(command, self._context)
         return billing_pb2.CreateCheckoutResponse(
             session_id=session.id, url=session.url, expire_time=events.timestamp(session.expire_time)

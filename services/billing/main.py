@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from services.billing.application import accounts, plans
+from services.billing.application import idempotency, plans
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
@@ -106,7 +106,7 @@ async def _housekeeping(context: Context, keys: SigningKeys) -> None:
             await keys.rotate()
             now = context.wall.now()
             async with context.unit_of_work() as uow:
-                await uow.answers.forget(now, accounts.ANSWERS_KEPT)
+                await uow.answers.forget(now, idempotency.KEPT)
                 await uow.sign_ups.forget(now, timedelta(days=1))
                 await uow.commit()
         except Exception as error:

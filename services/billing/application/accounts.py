@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 import secrets
@@ -13,21 +12,19 @@ from datetime import timedelta
 from email_validator import EmailNotValidError, validate_email
 
 from services.billing import events
+from services.billing.application import idempotency
 from services.billing.application.context import Context
 from services.billing.domain.api_key import new_key
 from services.billing.domain.entitlement import new_account
-from services.billing.errors import IdempotencyKeyReused, SignUpRateLimited
+from services.billing.errors import SignUpRateLimited
 from services.billing.storage.accounts import Account, ApiKey
-from services.billing.storage.secrets import Answer
 from services.kit.errors import InvalidArgument
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 from tollway.billing.v1 import account_pb2
 
 WINDOW = timedelta(hours=1)
-ANSWERS_KEPT = timedelta(hours=24)
 _NAME = 100
-_REQUEST_ID = 255
 
 
 @dataclass(frozen=True)
@@ -57,12 +54,6 @@ def checked_name(name: str) -> str:
     return name
 
 
-def checked_request_id(request_id: str) -> str:
-    if len(request_id) > _REQUEST_ID or not request_id.isprintable():
-        raise InvalidArgument(f"At most {_REQUEST_ID} printable characters are expected.", field="request_id")
-    return request_id
-
-
 def slug_of(name: str) -> str:
     """Lower-case ASCII letters, digits and single hyphens, at most 40; `account` when nothing is left."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
@@ -72,16 +63,14 @@ def slug_of(name: str) -> str:
 async def create_account(command: CreateAccount, context: Context) -> account_pb2.CreateAccountResponse:
     """An account on the default tier with its first key: all in one commit, and once per `request_id`."""
     email, name = checked_email(command.email), checked_name(command.name)
-    request_id = checked_request_id(command.request_id)
-    fingerprint = hashlib.sha256(f"{email}\n{name}".encode()).digest()
+    request_id = idempotency.checked_request_id(command.request_id)
+    mark = idempotency.fingerprint(email, name)
     now = context.wall.now()
     async with context.unit_of_work() as uow:
         if request_id:
-            earlier = await uow.answers.find("sign_up", request_id)
+            earlier = await idempotency.find("sign_up", request_id, mark, uow, context.vault)
             if earlier is not None:
-                if earlier.fingerprint != fingerprint:
-                    raise IdempotencyKeyReused("This idempotency key was used for another sign-up.", field="request_id")
-                return account_pb2.CreateAccountResponse.FromString(context.vault.open(earlier.answer))
+                return account_pb2.CreateAccountResponse.FromString(earlier)
         limited_address = "" if _is_local(command.remote_address, context) else command.remote_address
         by_email, by_address = await uow.sign_ups.since(email.lower(), limited_address, now - WINDOW)
         if by_email >= context.settings.signup_per_email or (
@@ -108,8 +97,8 @@ async def create_account(command: CreateAccount, context: Context) -> account_pb
         uow.outbox.add(events.key_issued(key), account.id)
         response = account_pb2.CreateAccountResponse(account=account_message(account), api_key=secret.secret)
         if request_id:
-            sealed = Answer(fingerprint, context.vault.seal(response.SerializeToString()))
-            await uow.answers.add("sign_up", request_id, sealed, now)
+            answer = response.SerializeToString()
+            await idempotency.keep("sign_up", request_id, mark, answer, uow, context.vault, now)
         failpoint("billing.sign_up.before_commit")
         await uow.commit()
     failpoint("billing.sign_up.after_commit")

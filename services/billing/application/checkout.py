@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.billing.application import idempotency
 from services.billing.application.context import Context
 from services.billing.catalog import Tier
 from services.billing.domain.redirect import check_redirect, origin
@@ -33,6 +34,7 @@ class CreateCheckout:
     tier: str
     success_url: str = ""
     cancel_url: str = ""
+    request_id: str = ""
 
 
 async def create_checkout(command: CreateCheckout, context: Context) -> Session:
@@ -44,6 +46,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
     """
     tier = _sold_tier(command.tier, context)
     success, cancel = _redirects(command, context)
+    await _refuse_reused(command, context)
     customer_id = await _customer(command.account_id, context)
     for _ in range(ROUNDS):
         async with context.unit_of_work() as uow:
@@ -130,6 +133,18 @@ async def _refuse_subscribed(account_id: str, uow: BillingUnitOfWork) -> None:
     await uow.accounts.get(account_id, lock=True)
     if any(subscription.live for subscription in await uow.snapshots.subscriptions(account_id)):
         raise AlreadySubscribed("This account has a subscription: change it in the billing portal.")
+
+
+async def _refuse_reused(command: CreateCheckout, context: Context) -> None:
+    """The call is safe to repeat without a key; the key only must not stand for two different calls."""
+    if not command.request_id:
+        return
+    scope, request_id = f"checkout {command.account_id}", idempotency.checked_request_id(command.request_id)
+    mark = idempotency.fingerprint(command.tier, command.success_url, command.cancel_url)
+    async with context.unit_of_work() as uow:
+        if await idempotency.find(scope, request_id, mark, uow, context.vault) is None:
+            await idempotency.keep(scope, request_id, mark, b"", uow, context.vault, context.wall.now())
+            await uow.commit()
 
 
 async def _refuse_just_paid(account_id: str, customer_id: str, context: Context) -> None:

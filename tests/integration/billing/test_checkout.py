@@ -10,6 +10,7 @@ from services.billing.application import checkout
 from services.billing.errors import (
     AlreadySubscribed,
     ContactSales,
+    IdempotencyKeyReused,
     NoCustomer,
     RedirectNotAllowed,
     StripeUnavailable,
@@ -128,3 +129,13 @@ async def test_the_portal_needs_a_customer(billing: Billing) -> None:
         await checkout.create_portal_session(account_id, "", billing.context)
     await billing.check_out(account_id)
     assert await checkout.create_portal_session(account_id, "", billing.context)
+
+
+async def test_an_idempotency_key_cannot_stand_for_two_different_checkouts(billing: Billing) -> None:
+    account_id = (await billing.sign_up()).account.id
+    first = checkout.CreateCheckout(account_id, "pro", request_id="k")
+    other = checkout.CreateCheckout(account_id, "pro", success_url="http://127.0.0.1:8080/x", request_id="k")
+    page = await checkout.create_checkout(first, billing.context)
+    assert (await checkout.create_checkout(first, billing.context)).id == page.id
+    with pytest.raises(IdempotencyKeyReused):
+        await checkout.create_checkout(other, billing.context)

@@ -83,7 +83,8 @@ class BillingServiceServicer:
         Fails with INVALID_ARGUMENT, reason UNKNOWN_TIER (field `tier`) or CONTACT_SALES (a tier sold by contract;
         metadata `contact`) or REDIRECT_NOT_ALLOWED (fields `success_url`, `cancel_url`); FAILED_PRECONDITION, reason
         ALREADY_SUBSCRIBED, when a live subscription exists (use the portal); UNAVAILABLE, reason STRIPE_UNAVAILABLE,
-        when Stripe did not answer: nothing was sold, try again.
+        when Stripe did not answer: nothing was sold, try again; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, when
+        `request_id` stood for another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,8 @@ class BillingServiceStub:
     Fails with INVALID_ARGUMENT, reason UNKNOWN_TIER (field `tier`) or CONTACT_SALES (a tier sold by contract;
     metadata `contact`) or REDIRECT_NOT_ALLOWED (fields `success_url`, `cancel_url`); FAILED_PRECONDITION, reason
     ALREADY_SUBSCRIBED, when a live subscription exists (use the portal); UNAVAILABLE, reason STRIPE_UNAVAILABLE,
-    when Stripe did not answer: nothing was sold, try again.
+    when Stripe did not answer: nothing was sold, try again; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, when
+    `request_id` stood for another call.
     """
     CreatePortalSession: _aio.UnaryUnaryMultiCallable[_billing_pb2.CreatePortalSessionRequest, _billing_pb2.CreatePortalSessionResponse]
     """Opens Stripe's customer portal: cards, invoices, cancelling. The address is short-lived: do not store it.
@@ -69,7 +70,8 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with INVALID_ARGUMENT, reason UNKNOWN_TIER (field `tier`) or CONTACT_SALES (a tier sold by contract;
         metadata `contact`) or REDIRECT_NOT_ALLOWED (fields `success_url`, `cancel_url`); FAILED_PRECONDITION, reason
         ALREADY_SUBSCRIBED, when a live subscription exists (use the portal); UNAVAILABLE, reason STRIPE_UNAVAILABLE,
-        when Stripe did not answer: nothing was sold, try again.
+        when Stripe did not answer: nothing was sold, try again; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, when
+        `request_id` stood for another call.
         """
 
     @_abc_1.abstractmethod
