@@ -7,6 +7,7 @@ import base64
 import binascii
 import logging
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -72,21 +73,21 @@ def _key_of(request: Request) -> str:
     return key
 
 
-def _fault(status: int) -> ApiError:
+def _fault(status: int, *, executed: bool) -> ApiError:
+    """A failure on Stripe's side. A 500 can be the request's stored answer; 429 and 503 never reached it."""
     if status == 429:
         return ApiError(
             "Too many requests hit the API too quickly. We recommend an exponential backoff of your requests.",
             status=429,
             code="rate_limit",
-            executed=False,
+            executed=executed,
         )
-    # A 500 counts as the request's answer and is replayed for its key; a 503 never reached the request.
-    return ApiError(
-        "An unknown error occurred while processing the request.",
-        status=status,
-        kind="api_error",
-        executed=status == 500,
-    )
+    text = "An unknown error occurred while processing the request."
+    return ApiError(text, status=status, kind="api_error", executed=executed)
+
+
+def _fail(status: int, *, executed: bool) -> NoReturn:
+    raise _fault(status, executed=executed)
 
 
 class Api:
@@ -132,22 +133,21 @@ class Api:
                     replay.status, replay.body, {"Original-Request": replay.request_id, "Idempotent-Replayed": "true"}
                 )
         fault = self._sandbox.faults.take_api_error(path)
-        executed = True
         try:
             if fault is not None and not fault.after:
-                raise _fault(fault.status)
+                _fail(fault.status, executed=fault.status == 500)
             answer = self._execute(request, path, body, request_id, key, print_)
             if fault is not None:
-                executed = False  # the work's own answer is kept for its key; only this answer is lost
-                raise _fault(fault.status)
+                # The work and its own answer, kept for the key, stand; only this answer is lost.
+                _fail(fault.status, executed=False)
         except ApiError as error:
             answer = _failed(error, request_id)
-            if key is not None and error.executed and executed:
+            if key is not None and error.executed:
                 with store.transaction():
                     idempotency.keep(store, key, print_, answer.status, answer.body, request_id)
         except Exception:
             log.exception("%s %s failed", request.method, path)
-            answer = _failed(_fault(500), request_id)
+            answer = _failed(_fault(500, executed=False), request_id)
         return answer
 
     def _execute(
@@ -156,8 +156,8 @@ class Api:
         found = routes.find(request.method, path)
         if found is None:
             raise ApiError(
-                f"Unrecognized request URL ({request.method}: {path}). Please see https://stripe.com/docs or we can help"
-                " at https://support.stripe.com/.",
+                f"Unrecognized request URL ({request.method}: {path}). Please see https://stripe.com/docs or we can"
+                " help at https://support.stripe.com/.",
                 status=404,
                 executed=False,
             )

@@ -64,7 +64,13 @@ _SHORTEST = 30 * 60
         "mode": choice("payment", "subscription"),
         "origin_context": text,
         "payment_intent_data": record(
-            {"description": text, "metadata": metadata, "setup_future_usage": text, "receipt_email": text}
+            {
+                "description": text,
+                "metadata": metadata,
+                "setup_future_usage": text,
+                "receipt_email": text,
+                "shipping": anything,
+            }
         ),
         "payment_method_collection": choice("always", "if_required"),
         "payment_method_options": anything,
@@ -277,7 +283,9 @@ def complete(ctx: Context, session: Json, method: Json | None, *, email_address:
     """
     require_open(session)
     due = session["amount_total"]
-    if method is None and (due or session["payment_method_collection"] != "if_required"):
+    if method is None and (
+        due or session["mode"] == "payment" or session["payment_method_collection"] != "if_required"
+    ):
         raise absent_parameter("payment_method")
     if method is not None:
         card = card_of(method)
@@ -287,11 +295,9 @@ def complete(ctx: Context, session: Json, method: Json | None, *, email_address:
     customer = _customer(ctx, session, email_address, name)
     if customer is not None and method is not None and (session["mode"] == "subscription" or _keeps_card(session)):
         method = attach(ctx, method["id"], customer)
-    if session["mode"] == "subscription":
-        assert customer is not None
+    if session["mode"] == "subscription" and customer is not None:
         _subscribe(ctx, session, customer, method)
-    else:
-        assert method is not None
+    elif method is not None:
         _charge(ctx, session, customer, method)
     shown_email = email_address or (customer["email"] if customer else None)
     session |= {
@@ -370,6 +376,7 @@ def _charge(ctx: Context, session: Json, customer: Json | None, method: Json) ->
         description=data.get("description"),
         meta=data.get("metadata") or {},
     )
+    intent |= {"shipping": data.get("shipping"), "receipt_email": data.get("receipt_email")}
     payment_intents.confirm(ctx, intent, method)
     session["payment_intent"] = intent["id"]
 
@@ -428,7 +435,8 @@ def expire(ctx: Context, params: Json, session: str) -> Json:
     found = ctx.need(session, "checkout.session")
     if found["status"] != "open":
         raise invalid(
-            f'Only Checkout Sessions with a status in ["open"] can be expired. This Session has a status of `{found["status"]}`.'
+            'Only Checkout Sessions with a status in ["open"] can be expired. This Session has a status of'
+            f" `{found['status']}`."
         )
     return _expire(ctx, found)
 

@@ -60,7 +60,10 @@ def _show(
     terms, trial = "", ""
     if subscribing:
         business = store.setting("business_name", "Sandbox")
-        terms = f"By confirming, you allow {business} to charge your card for this and future payments. You can cancel at any time."
+        terms = (
+            f"By confirming, you allow {business} to charge your card for this and future payments."
+            " You can cancel at any time."
+        )
     if trial_end:
         trial = f"Free until {date(trial_end)}, then {shown(standing, currency)} {every(recurring[0]['price'])}."
     return html(

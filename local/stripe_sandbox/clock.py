@@ -1,7 +1,7 @@
 """The default clock, and the work that a clock reaches as it moves.
 
-The default clock is wall time plus whole seconds kept in a file that other processes may read. Only this module writes it:
-by rename, never backwards, and before the work of that instant is done, so that whoever sees the work sees the time.
+The default clock is wall time plus whole seconds kept in a file that other processes may read. Only this module writes
+it: by rename, never backwards, and before the work of that instant is done, so that who sees the work sees the time.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Timekeeper:
             await asyncio.sleep(0)
 
     async def advance(self, to: int) -> int:
-        """Moves the default clock to `to` through all due work; returns the time reached. Raises ValueError backwards."""
+        """Moves the default clock to `to` through all due work; returns the time reached. Backwards: ValueError."""
         async with self._lock:
             if to < self._clock.now():
                 raise ValueError("the clock only moves forward")

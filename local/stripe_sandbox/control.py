@@ -68,7 +68,8 @@ async def advance_clock(request: Request) -> JSONResponse:
 async def deliveries(request: Request) -> JSONResponse:
     rows = _sandbox(request).store.db.execute(
         "SELECT d.id, d.event, o.ref, d.endpoint, d.status, d.attempts, d.next_at, d.last_status, d.last_error"
-        " FROM deliveries d LEFT JOIN objects o ON o.id = d.event WHERE d.status != 'succeeded' ORDER BY d.id LIMIT 1000"
+        " FROM deliveries d LEFT JOIN objects o ON o.id = d.event"
+        " WHERE d.status != 'succeeded' ORDER BY d.id LIMIT 1000"
     )
     names = ("id", "event", "type", "endpoint", "status", "attempts", "next_at", "last_status", "last_error")
     found = [dict(zip(names, row, strict=True)) for row in rows]

@@ -1,7 +1,7 @@
 """Sends events to webhook endpoints, signed, several at once, and again after failures with growing pauses.
 
-What is to be sent lies in the database, so a restart goes on where the process died. A delivery that was answered just before
-a crash is sent once more: receivers must expect duplicates anyway.
+What is to be sent lies in the database, so a restart goes on where the process died. A delivery that was answered just
+before a crash is sent once more: receivers must expect duplicates anyway.
 """
 
 from __future__ import annotations
@@ -48,13 +48,10 @@ class Deliverer:
         self._settled = asyncio.Condition()
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
-        self._http: httpx.AsyncClient | None = None
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        self._http = httpx.AsyncClient(timeout=policy.timeout, limits=limits, follow_redirects=False, trust_env=False)
 
     def start(self) -> None:
-        limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
-        self._http = httpx.AsyncClient(
-            timeout=self._policy.timeout, limits=limits, follow_redirects=False, trust_env=False
-        )
         self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -62,8 +59,7 @@ class Deliverer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._http is not None:
-            await self._http.aclose()
+        await self._http.aclose()
 
     def wake(self) -> None:
         self._wake.set()
@@ -72,10 +68,10 @@ class Deliverer:
         row = self._store.db.execute("SELECT count(*) FROM deliveries WHERE status = 'pending'").fetchone()
         return int(row[0])
 
-    async def drain(self, timeout: float) -> int:
-        """Waits until nothing is pending, at most `timeout` seconds; returns what still is."""
+    async def drain(self, at_most: float) -> int:
+        """Waits until nothing is pending, at most so many seconds; returns what still is."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._settled:
+            async with asyncio.timeout(at_most), self._settled:
                 await self._settled.wait_for(lambda: self.pending() == 0)
         return self.pending()
 
@@ -129,7 +125,6 @@ class Deliverer:
             self._record(delivery, "pending", attempts, status, error, time.time() + self._policy.pause(attempts))
 
     async def _post(self, endpoint: dict[str, Any], payload: bytes) -> tuple[int | None, str | None]:
-        assert self._http is not None
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",

@@ -36,8 +36,8 @@ def find(store: Store, key: str, print_: str, path: str) -> Replay | None:
         return None
     if row[0] != print_:
         raise ApiError(
-            "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using"
-            f" a key other than '{key}' if you meant to execute a different request.",
+            "Keys for idempotent requests can only be used with the same parameters they were first used with. Try"
+            f" using a key other than '{key}' if you meant to execute a different request.",
             kind="idempotency_error",
             executed=False,
         )

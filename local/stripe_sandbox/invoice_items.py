@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import ids
 from .context import Context
 from .errors import invalid
+from .invoice_lines import amount_of
 from .lists import Condition, equals, page
 from .params import boolean, integer, metadata, record, text
 from .routing import delete, get, listing, post
@@ -135,14 +136,9 @@ def create(ctx: Context, params: Json) -> Json:
     quantity = params.get("quantity") or 1
     if (params.get("pricing") or {}).get("price"):
         price = ctx.need(params["pricing"]["price"], "price", param="pricing[price]")
-    if price is None and params.get("amount") is None:
+    amount = amount_of(price, quantity) if price is not None else params.get("amount")
+    if amount is None:
         raise invalid("Missing required param: amount.", "amount", "parameter_missing")
-    amount = params.get("amount")
-    if price is not None:
-        from .invoice_lines import amount_of
-
-        amount = amount_of(price, quantity)
-    assert amount is not None
     now = ctx.now_of(params["customer"])
     given = params.get("period") or {}
     item = add(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -33,7 +34,7 @@ def parse_form(text: str) -> Params:
             raise ApiError(f"Invalid parameter name: {name}", executed=False)
         path = [match[1], *_PART.findall(match[2])]
         node: Params = tree
-        for step, following in zip(path, path[1:], strict=False):
+        for step, following in pairwise(path):
             key = str(len(node)) if step == "" else step
             # `a[][b]=1&a[][c]=2` continues the last element until a name repeats in it.
             if step == "" and node:

@@ -93,9 +93,8 @@ def attach(ctx: Context, token: str, customer: Json, *, param: str = "payment_me
     if method["customer"] is not None:
         raise ApiError("The payment method you provided has already been attached to a customer.", param=param)
     card = card_of(method)
-    if not card.attaches:
-        refusal = card.refusal()
-        assert refusal is not None
+    refusal = None if card.attaches else card.refusal()
+    if refusal is not None:
         raise refusal
     method["customer"] = customer["id"]
     return ctx.save(method, "payment_method.attached")

@@ -1,4 +1,5 @@
-"""Billing periods from an anchor, by Stripe's month-end rule: the 31st bills on a shorter month's last day, then the 31st again."""
+"""Billing periods from an anchor, by Stripe's month-end rule: the 31st bills on a shorter month's last day, then on the
+31st again."""
 
 from __future__ import annotations
 

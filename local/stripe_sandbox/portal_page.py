@@ -51,8 +51,7 @@ class _Visit:
             return
         self.customer: Json = customer
         configuration = store.get(session["configuration"])
-        assert configuration is not None
-        self.features: Json = configuration["features"]
+        self.features: Json = (configuration or {})["features"]
 
     def _now(self, customer: Json) -> int:
         return self.sandbox.context().now_of(customer)

@@ -64,7 +64,8 @@ def _take_lookup_key(ctx: Context, key: str, *, transfer: bool, owner: str) -> N
         return
     if not transfer:
         raise invalid(
-            f"A price (`{holder['id']}`) already uses that lookup key. To transfer it, set `transfer_lookup_key` to true.",
+            f"A price (`{holder['id']}`) already uses that lookup key. To transfer it, set"
+            " `transfer_lookup_key` to true.",
             "lookup_key",
         )
     ctx.save(holder | {"lookup_key": None}, "price.updated", holder)

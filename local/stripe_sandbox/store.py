@@ -1,7 +1,7 @@
 """Durable state: every object as the JSON that Stripe would show, in one SQLite file.
 
-Names that begin with an underscore are the sandbox's own and never leave it. One thread, one connection: a request is one
-transaction, so no two requests interleave.
+Names that begin with an underscore are the sandbox's own and never leave it. One thread, one connection: a request
+is one transaction, so no two requests interleave.
 """
 
 from __future__ import annotations

@@ -129,8 +129,8 @@ def start(
                 "This customer has no attached payment source or default payment method.", code="resource_missing"
             )
         refusal = card_of(ctx.need(chosen, "payment_method")).refusal()
-        assert refusal is not None
-        raise refusal
+        if refusal is not None:
+            raise refusal
     subscription: Json = {
         "id": subscription_id,
         "object": "subscription",
@@ -209,8 +209,7 @@ def start(
     if subscription["status"] == "incomplete":
         ctx.store.schedule(subscription_id, "expire", customer["test_clock"], now + FIRST_PAYMENT_SECONDS)
     lifecycle.schedule(ctx, subscription)
-    if trialing:
-        assert trial_end is not None
+    if trialing and trial_end is not None:
         ctx.store.schedule(subscription_id, "trial_will_end", customer["test_clock"], max(now, trial_end - 3 * DAY))
     return subscription
 
@@ -380,9 +379,9 @@ def _set_cancellation(ctx: Context, subscription: Json, params: Json) -> None:
 )
 def update(ctx: Context, params: Json, subscription: str) -> Json:
     before = ctx.need(subscription, "subscription")
-    if before["status"] in ("canceled", "incomplete_expired"):
-        if set(params) - {"cancellation_details", "metadata", "expand"}:
-            raise ApiError("A canceled subscription can only update its cancellation_details and metadata.")
+    final = before["status"] in ("canceled", "incomplete_expired")
+    if final and set(params) - {"cancellation_details", "metadata"}:
+        raise ApiError("A canceled subscription can only update its cancellation_details and metadata.")
     after = apply(before, params, ("description",))
     if params.get("cancellation_details"):
         after["cancellation_details"] = before["cancellation_details"] | params["cancellation_details"]

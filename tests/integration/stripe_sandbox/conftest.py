@@ -1,0 +1,255 @@
+"""A sandbox in a process of its own, a webhook receiver, and the clients that talk to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import stripe
+
+from local import ports
+
+from .stripe_schema import check
+
+SECRET = "whsec_0123456789abcdef0123456789abcdef"
+CARD = {"cardNumber": "4242 4242 4242 4242", "cardExpiry": "12 / 34", "cardCvc": "123", "billingName": "Jenny Rosen"}
+
+
+@dataclass
+class Delivery:
+    event: dict[str, Any]
+    signature: str
+    at: float
+    payload: bytes
+
+
+class Receiver:
+    """Takes webhooks, verifies them as the official library does, and answers as told."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.forged: list[str] = []
+        # Statuses for the next deliveries, then 200.
+        self.answers: list[int] = []
+        # Seconds to hold the next deliveries.
+        self.holds: list[float] = []
+        self._arrived = threading.Condition()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = receiver._take(body, self.headers["stripe-signature"])
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def _take(self, body: bytes, signature: str) -> int:
+        try:
+            stripe.Webhook.construct_event(body, signature, SECRET)  # type: ignore[no-untyped-call]
+        except stripe.SignatureVerificationError as error:
+            self.forged.append(str(error))
+            return 400
+        with self._arrived:
+            self.deliveries.append(Delivery(json.loads(body), signature, time.time(), body))
+            self._arrived.notify_all()
+            answer = self.answers.pop(0) if self.answers else 200
+            hold = self.holds.pop(0) if self.holds else 0.0
+        if hold:
+            threading.Event().wait(hold)
+        return answer
+
+    def types(self) -> list[str]:
+        return [delivery.event["type"] for delivery in self.deliveries]
+
+    def of(self, event_type: str) -> list[Delivery]:
+        return [delivery for delivery in self.deliveries if delivery.event["type"] == event_type]
+
+    def wait_for(self, event_type: str, count: int = 1, timeout: float = 10.0) -> list[Delivery]:
+        with self._arrived:
+            arrived = self._arrived.wait_for(lambda: len(self.of(event_type)) >= count, timeout)
+        assert arrived, f"{event_type} came {len(self.of(event_type))} times, not {count}: {self.types()}"
+        return self.of(event_type)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@dataclass
+class Running:
+    """A sandbox process. `api` is raw HTTP whose every object is checked against stripe-python's annotations."""
+
+    state: Path
+    webhook_url: str | None = None
+    options: tuple[str, ...] = ("--retry-base", "0.1")
+    port: int = field(default_factory=ports.reserve)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def clock_file(self) -> Path:
+        return self.state / "offset"
+
+    def start(self) -> Running:
+        command = [sys.executable, "-m", "local.stripe_sandbox", "--port", str(self.port), "--state", str(self.state)]
+        if self.webhook_url:
+            command += ["--webhook-url", self.webhook_url, "--webhook-secret", SECRET]
+        environment = {**os.environ, "TOLLWAY_CLOCK_FILE": str(self.clock_file)}
+        self.process = subprocess.Popen([*command, *self.options], env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                httpx.get(f"{self.url}/healthz").raise_for_status()
+                return self
+            except httpx.ConnectError:
+                assert self.process.poll() is None, "the sandbox ended at start"
+                assert time.monotonic() < deadline, "the sandbox did not start"
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(30)
+
+    def call(self, method: str, path: str, data: dict[str, str] | None = None, **headers: str) -> httpx.Response:
+        return httpx.request(
+            method,
+            f"{self.url}{path}",
+            data=data,
+            headers={"Authorization": "Bearer sk_test_x", **{k.replace("_", "-"): v for k, v in headers.items()}},
+            timeout=60,
+        )
+
+    def get(self, path: str) -> dict[str, Any]:
+        """An object or list, checked against stripe-python's annotations."""
+        answer = self.call("GET", path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        check(found)
+        return found
+
+    def post(self, path: str, **data: str) -> dict[str, Any]:
+        answer = self.call("POST", path, data)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        check(found)
+        return found
+
+    def refused(self, path: str, *, method: str = "POST", status: int = 400, **data: str) -> dict[str, Any]:
+        """The error of a call that must fail."""
+        answer = self.call(method, path, data or None)
+        assert answer.status_code == status, f"{answer.status_code} {answer.text}"
+        error: dict[str, Any] = answer.json()["error"]
+        return error
+
+    def control(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        answer = httpx.request(method, f"{self.url}/_sandbox/{path}", json=body, timeout=120)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def advance(self, **by: int) -> dict[str, Any]:
+        return self.control("POST", "clock/advance", by)
+
+    def drain(self, timeout: float = 10) -> None:
+        found = self.control("POST", "deliveries/drain", {"timeout": timeout})
+        assert found["drained"], found
+
+    def events(self, **query: str) -> list[dict[str, Any]]:
+        """Oldest first."""
+        query_text = str(httpx.QueryParams({"limit": "100", **query}))
+        found: list[dict[str, Any]] = self.get(f"/v1/events?{query_text}")["data"]
+        return found[::-1]
+
+    # The ways of a shop.
+
+    def price(self, amount: int = 2900, interval: str | None = "month", **more: str) -> dict[str, Any]:
+        product = self.post("/v1/products", name="Pro")
+        recurring = {"recurring[interval]": interval} if interval else {}
+        return self.post(
+            "/v1/prices", product=product["id"], currency="usd", unit_amount=str(amount), **recurring, **more
+        )
+
+    def customer(self, card: str | None = "pm_card_visa", **more: str) -> dict[str, Any]:
+        given = {"email": "jenny@example.com", **more}
+        if card:
+            given |= {"payment_method": card, "invoice_settings[default_payment_method]": card}
+        return self.post("/v1/customers", **given)
+
+    def subscribe(self, customer: str, price: str, **more: str) -> dict[str, Any]:
+        return self.post("/v1/subscriptions", customer=customer, **{"items[0][price]": price}, **more)
+
+    def checkout(self, price: str, mode: str = "subscription", **more: str) -> dict[str, Any]:
+        return self.post(
+            "/v1/checkout/sessions",
+            mode=mode,
+            success_url="https://shop.example/done?id={CHECKOUT_SESSION_ID}",
+            cancel_url="https://shop.example/plans",
+            **{"line_items[0][price]": price, "line_items[0][quantity]": "1"},
+            **more,
+        )
+
+    def pay(self, session: dict[str, Any], **fields: str) -> httpx.Response:
+        return httpx.post(session["url"], data={**CARD, "email": "jenny@example.com", **fields})
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+    assert not receiver.forged, receiver.forged
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One sandbox for a module's tests, which make their own customers and do not move the default clock."""
+    running = Running(tmp_path_factory.mktemp("sandbox")).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own(tmp_path: Path, receiver: Receiver) -> Iterator[Running]:
+    """A sandbox of the test's own, delivering to its receiver."""
+    running = Running(tmp_path / "sandbox", receiver.url).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(shop: Running) -> stripe.StripeClient:
+    return stripe.StripeClient("sk_test_x", base_addresses={"api": shop.url})
