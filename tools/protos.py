@@ -16,28 +16,33 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 
 
-def main() -> int:
-    sources = sorted(PROTOS.rglob("*.proto"))
-    packages = {source.parent.relative_to(PROTOS) for source in sources}
-    for package in packages:  # a proto that was removed leaves no stub behind
-        shutil.rmtree(ROOT / package, ignore_errors=True)
+def packages() -> set[Path]:
+    """The folders that hold protos, which are also the folders of the stubs."""
+    return {source.parent.relative_to(PROTOS) for source in PROTOS.rglob("*.proto")}
+
+
+def generate(into: Path) -> int:
+    """Writes all stubs below the folder `into`; returns protoc's exit code."""
+    for package in packages():  # a proto that was removed leaves no stub behind
+        shutil.rmtree(into / package, ignore_errors=True)
     code = protoc.main(
         [
             "protoc",
             f"-I{PROTOS}",
             f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
-            f"--python_out={ROOT}",
-            f"--mypy_out={ROOT}",
-            f"--grpc_python_out={ROOT}",
-            f"--mypy_grpc_out=only_async:{ROOT}",
-            *(str(source) for source in sources),
+            f"--python_out={into}",
+            f"--mypy_out=quiet:{into}",
+            f"--grpc_python_out={into}",
+            f"--mypy_grpc_out=only_async,quiet:{into}",
+            *(str(source) for source in sorted(PROTOS.rglob("*.proto"))),
         ]
     )
-    for package in packages:
-        for folder in (ROOT / package, (ROOT / package).parent):
-            (folder / "__init__.py").touch()
+    for package in packages():
+        for folder in (into / package, (into / package).parent):
+            if folder.exists():
+                (folder / "__init__.py").touch()
     return int(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generate(ROOT))
