@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import MetaData
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from services.kit import errors
 from services.kit.failpoint import failpoint
 from services.kit.inbox import Inbox
 from services.kit.outbox import Outbox
+from services.kit.transient import is_transient
+
+__all__ = ["UnitOfWork", "create_engine", "is_transient", "new_metadata", "transaction"]
 
 # Named constraints: an error names the rule that was broken, and a migration can find it.
 NAMING = {
@@ -51,27 +51,6 @@ def create_engine(dsn: str, *, pool_size: int = 8, application_name: str = "toll
             },
         },
     )
-
-
-_TRANSIENT_STATES = frozenset({"55P03", "25006"})  # lock not available; read-only, as a failover leaves it
-_TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57"})  # connection, rollback, resources, operator
-
-
-def is_transient(error: BaseException) -> bool:
-    """True when the same work may succeed in a moment.
-
-    That is: connection lost or refused, pool exhausted, deadlock, serialization failure, server starting or stopping,
-    or another service that says so. A value that does not fit its column is not (asyncpg calls that InterfaceError).
-    """
-    if isinstance(error, errors.TollwayError):
-        return isinstance(error, (errors.Unavailable, errors.DeadlineExceeded, errors.Aborted))
-    if isinstance(error, (OSError, PoolTimeoutError)):  # TimeoutError and ConnectionError are OSErrors
-        return True
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    # While connecting, asyncpg's own errors arrive bare.
-    state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
-    return state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES
 
 
 class UnitOfWork:

@@ -17,13 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.kit import errors
 from services.kit.clock import BusinessClock, WallClock
-from services.kit.database import is_transient
 from services.kit.ids import new_id
 from services.kit.money import THREE_DECIMAL, ZERO_DECIMAL, decimals, format_money
 from services.kit.outbox import MAX_EVENT_BYTES, Envelope
+from services.kit.transient import is_transient
 from tollway.billing.v1.events_pb2 import TierChanged
 
 
@@ -127,9 +128,8 @@ def test_a_failpoint_kills_once_after_the_passes_it_lets_by(tmp_path: Path) -> N
     assert run().stdout == "0\n1\n2\n3\n"
 
 
-class _FromDatabase(DBAPIError):
-    def __init__(self, orig: Exception, *, invalidated: bool = False) -> None:
-        super().__init__("SELECT 1", {}, orig, connection_invalidated=invalidated)
+def _from_database(orig: Exception, *, invalidated: bool = False) -> DBAPIError:
+    return DBAPIError("SELECT 1", {}, orig, connection_invalidated=invalidated)
 
 
 def _with_state(state: str) -> Exception:
@@ -145,11 +145,12 @@ def _with_state(state: str) -> Exception:
         TimeoutError(),
         asyncpg.CannotConnectNowError(),
         asyncpg.TooManyConnectionsError(),
-        _FromDatabase(_with_state("40P01")),
-        _FromDatabase(_with_state("40001")),
-        _FromDatabase(_with_state("57P01")),
-        _FromDatabase(_with_state("55P03")),
-        _FromDatabase(Exception("connection is closed"), invalidated=True),
+        _from_database(_with_state("40P01")),
+        _from_database(_with_state("40001")),
+        _from_database(_with_state("57P01")),
+        _from_database(_with_state("55P03")),
+        _from_database(Exception("connection is closed"), invalidated=True),
+        PoolTimeoutError(),
         errors.Unavailable("billing is away"),
     ],
 )
@@ -165,9 +166,9 @@ def test_what_passes_by_itself_is_transient(error: Exception) -> None:
         asyncio.CancelledError(),
         asyncpg.InvalidPasswordError(),
         asyncpg.InvalidCatalogNameError(),
-        _FromDatabase(_with_state("23505")),
-        _FromDatabase(_with_state("42P01")),
-        _FromDatabase(asyncpg.DataError("value out of int64 range")),
+        _from_database(_with_state("23505")),
+        _from_database(_with_state("42P01")),
+        _from_database(asyncpg.DataError("value out of int64 range")),
         errors.NotFound("no such account"),
     ],
 )
