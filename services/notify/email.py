@@ -38,10 +38,10 @@ class MailWriter:
     def __call__(self, notice: Notice, *, recipient: str, message_id: str) -> EmailMessage:
         facts = self._facts(notice)
         mail = EmailMessage()
-        mail["From"] = Address(facts["brand"], addr_spec=self.sender)
-        mail["To"] = Address(addr_spec=recipient)
+        mail["From"] = _address(facts["brand"], self.sender)
+        mail["To"] = _address("", recipient)
         if reply_to := _mail_address(notice.invoice.brand.support_contact):
-            mail["Reply-To"] = Address(facts["brand"], addr_spec=reply_to)
+            mail["Reply-To"] = _address(facts["brand"], reply_to)
         mail["Subject"] = line(_template(f"{notice.kind}.subject.txt", facts), 200)
         mail["Date"] = format_datetime(datetime.now(UTC))
         mail["Message-ID"] = message_id
@@ -110,6 +110,12 @@ def readable_on(color: str) -> str:
     return "#ffffff" if 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 else "#000000"
 
 
+def _address(name: str, address: str) -> Address:
+    # In two parts: given whole, letters beyond ASCII are refused, which SMTPUTF8 allows.
+    username, _, domain = address.rpartition("@")
+    return Address(name, username, domain)
+
+
 def _mail_address(contact: str) -> str:
     address = contact.removeprefix("mailto:").split("?", 1)[0]
     return address if usable_address(address) and address.isascii() else ""
@@ -117,9 +123,9 @@ def _mail_address(contact: str) -> str:
 
 def _support(brand: Brand) -> dict[str, str] | None:
     if address := _mail_address(brand.support_contact):
-        return {"url": f"mailto:{address}", "text": address}
+        return {"lead": "Write to", "url": f"mailto:{address}", "text": address}
     if url := web_link(brand.support_contact):
-        return {"url": url, "text": url}
+        return {"lead": "See", "url": url, "text": url}
     return None
 
 

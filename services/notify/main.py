@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from services.kit import config, migrate, process, rpc, telemetry
-from services.kit.database import create_engine, is_transient
+from services.kit.database import create_engine
 from services.kit.stream import Stream
 from services.notify import consumer, grpc_server
 from services.notify.email import MailWriter
@@ -22,8 +18,6 @@ from services.notify.storage import PostgresMailbag
 from tollway.notify.v1 import notify_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-log = structlog.get_logger(__name__)
 
 
 def main() -> None:
@@ -45,7 +39,7 @@ def main() -> None:
         )
         stop_metrics = telemetry.serve_metrics(settings.host, settings.notify_metrics_port)
         try:
-            await migrate_when_there(engine)
+            await migrate.upgrade(engine, MIGRATIONS)
             stream.start()
             tasks.start(sender.run(), "sender")
             events = consumer.build(stream, engine, mail_domain=settings.sender.rsplit("@", 1)[1], wake=sender.wake)
@@ -63,22 +57,6 @@ def main() -> None:
             await engine.dispose()
 
     process.run(service)
-
-
-async def migrate_when_there(engine: AsyncEngine) -> None:
-    """Services start in any order: a database that is not there yet is waited for."""
-    delay = 0.1
-    while True:
-        try:
-            await migrate.upgrade(engine, MIGRATIONS)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            log.info("database.waiting", error=type(error).__name__)
-            await asyncio.sleep(delay)  # pause between attempts to connect: there is nothing to await
-            delay = min(delay * 2, 2.0)
-        else:
-            return
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ class Drafts(Protocol):
         """False when there is one of this kind about this subject already; then nothing changes."""
         ...
 
-    async def withdraw(self, kind: str, subject_id: str, reason: str) -> bool:
-        """Skips a message that still waits and that nobody is sending. True if there was one."""
+    async def withdraw(self, kind: str, subject_id: str, reason: str) -> None:
+        """What still waits is skipped; what is on its way right now is not tried again should that fail."""
         ...
 
 

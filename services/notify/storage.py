@@ -57,6 +57,7 @@ messages = Table(
     Column("claim", Text),
     Column("claim_until", DateTime(timezone=True)),
     Column("error", Text, nullable=False, server_default=""),
+    Column("withdrawn", Text, nullable=False, server_default=""),  # why it should not be tried again
     Column("message_id", Text, nullable=False, unique=True),
     Column("event_type", Text, nullable=False),
     Column("event_data", LargeBinary, nullable=False),
@@ -107,17 +108,28 @@ class PostgresDrafts:
         )
         return (await self._connection.execute(statement)).rowcount == 1
 
-    async def withdraw(self, kind: str, subject_id: str, reason: str) -> bool:
+    async def withdraw(self, kind: str, subject_id: str, reason: str) -> None:
         statement = (
             update(messages)
-            .where(_c.kind == kind, _c.subject_id == subject_id, _c.state == State.PENDING.value, _unclaimed())
-            .values(state=State.SKIPPED.value, error=reason)
+            .where(_c.kind == kind, _c.subject_id == subject_id, _c.withdrawn == "")
+            .values(
+                withdrawn=reason,
+                state=case((waits := _c.state == State.PENDING.value, State.SKIPPED.value), else_=_c.state),
+                error=case((waits, reason), else_=_c.error),
+            )
         )
-        return (await self._connection.execute(statement)).rowcount == 1
+        await self._connection.execute(statement)
 
 
 def _unclaimed() -> Any:
     return or_(_c.claim_until.is_(None), _c.claim_until < func.now())
+
+
+def _unless_withdrawn(state: State) -> Any:
+    """Waiting again, unless there is nothing to wait for any more."""
+    if state is not State.PENDING:
+        return state.value
+    return case((_c.withdrawn == "", State.PENDING.value), else_=State.SKIPPED.value)
 
 
 class PostgresMailbag:
@@ -160,7 +172,7 @@ class PostgresMailbag:
             State.PENDING,
             State.SENDING,
             State.UNKNOWN,
-            state=verdict.state.value,
+            state=_unless_withdrawn(verdict.state),
             error=verdict.error[:500],
             attempt_count=message.tries,
             next_attempt_time=func.now() + (verdict.retry_after or timedelta(0)),
@@ -171,7 +183,7 @@ class PostgresMailbag:
 
     async def release(self, message: Claimed) -> None:
         await self._update(
-            message, State.PENDING, State.SENDING, state=State.PENDING.value, claim=None, claim_until=None
+            message, State.PENDING, State.SENDING, state=_unless_withdrawn(State.PENDING), claim=None, claim_until=None
         )
 
     async def _update(self, message: Claimed, *states: State, **values: Any) -> bool:

@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("claim", sa.Text),
         sa.Column("claim_until", sa.DateTime(timezone=True)),
         sa.Column("error", sa.Text, server_default="", nullable=False),
+        sa.Column("withdrawn", sa.Text, server_default="", nullable=False),
         sa.Column("message_id", sa.Text, nullable=False),
         sa.Column("event_type", sa.Text, nullable=False),
         sa.Column("event_data", sa.LargeBinary, nullable=False),

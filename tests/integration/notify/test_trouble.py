@@ -1,0 +1,230 @@
+"""Mail servers that are away, busy, or refuse; crashes at the worst moments."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import asyncpg
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from tests.integration.notify.conftest import Inboxes, Notify, Publish, paid, serving, until
+from tollway.notify.v1 import notify_pb2 as pb
+
+
+async def test_a_passing_refusal_is_tried_again_under_the_same_message_id(
+    notify: Notify, inboxes: Inboxes, publish: Publish
+) -> None:
+    inboxes.answers = ["451 come back later"]
+    await publish(paid())
+    await notify.reaches("SENT", "in_1")
+    (message,) = (await notify.messages()).messages
+    assert message.attempt_count == 2
+    assert [mail["Message-ID"] for mail in inboxes.mails] == [message.message_id]
+
+
+@pytest.mark.parametrize("answer", ["550 no such user", "554 looks like spam"])
+async def test_a_final_refusal_is_dead_and_the_others_flow(
+    notify: Notify, inboxes: Inboxes, publish: Publish, answer: str
+) -> None:
+    inboxes.refuse["gone@example.com"] = answer
+    await publish(paid(1, customer_email="gone@example.com"))
+    for number in range(2, 6):
+        await publish(paid(number))
+    await inboxes.wait(4)
+    await notify.reaches("DEAD", "in_1")
+    dead = (await notify.messages(state=pb.MESSAGE_STATE_DEAD)).messages
+    assert [(m.subject_id, m.error) for m in dead] == [("in_1", f"the mail server answered {answer}")]
+
+
+async def test_a_server_that_is_away_costs_only_time(
+    make_notify: Callable[..., Notify], smtp_port: int, publish: Publish
+) -> None:
+    notify = make_notify()
+    await notify.start()
+    await publish(paid())
+
+    async def tried() -> bool:
+        messages = (await notify.messages()).messages
+        return bool(messages) and messages[0].attempt_count >= 1
+
+    await until(tried)
+    assert await notify.state("in_1") == "PENDING"
+    catcher = Inboxes()
+    with serving(catcher, smtp_port):
+        await notify.reaches("SENT", "in_1")
+    assert len(catcher.mails) == 1
+
+
+async def test_a_recipient_whose_server_hangs_delays_nobody_else(
+    notify: Notify, inboxes: Inboxes, publish: Publish
+) -> None:
+    inboxes.hang_for.add("slow@example.com")
+    await publish(paid(1, customer_email="slow@example.com"))
+    for number in range(2, 22):
+        await publish(paid(number))
+    await inboxes.wait(20, within=8)
+    assert await notify.state("in_1") == "PENDING"
+
+
+async def test_a_connection_lost_during_the_content_is_unknown_and_not_repeated(
+    notify: Notify, inboxes: Inboxes, publish: Publish
+) -> None:
+    async def vanish() -> None:
+        raise asyncio.CancelledError  # ends the server's side without an answer
+
+    inboxes.on_content = vanish
+    await publish(paid(1))
+    await notify.reaches("UNKNOWN", "in_1")
+    inboxes.on_content = None
+    await publish(paid(2))
+    await notify.reaches("SENT", "in_2")
+    assert await notify.state("in_1") == "UNKNOWN"
+    assert len(inboxes.mails) == 1
+
+
+async def test_a_crash_before_handing_over_loses_nothing(
+    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection
+) -> None:
+    notify.arm("notify.claimed")
+    await publish(paid())
+    assert await notify.died() == -signal.SIGKILL
+    # What the dead process claimed is free when its claim lapses; the test does not wait for that.
+    await sql.execute("UPDATE messages SET claim_until = now() - interval '1 second'")
+    await notify.start()
+    await notify.reaches("SENT", "in_1")
+    assert len(inboxes.mails) == 1
+
+
+@pytest.mark.parametrize(("failpoint", "mails"), [("notify.sending", 0), ("notify.sent_unrecorded", 1)])
+async def test_a_crash_between_handing_over_and_recording_is_unknown_and_never_two(
+    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection, failpoint: str, mails: int
+) -> None:
+    notify.arm(failpoint)
+    await publish(paid(1))
+    assert await notify.died() == -signal.SIGKILL
+    await notify.start()
+    assert await notify.state("in_1") == "PENDING"  # its holder may be alive and slow
+    await sql.execute("UPDATE messages SET claim_until = now() - interval '1 second'")
+    await notify.reaches("UNKNOWN", "in_1")
+    await publish(paid(2))
+    await notify.reaches("SENT", "in_2")
+    assert len(inboxes.mails) == mails + 1
+    unknown = (await notify.messages(state=pb.MESSAGE_STATE_UNKNOWN)).messages
+    assert [m.subject_id for m in unknown] == ["in_1"]
+
+
+async def test_a_crash_after_recording_repeats_nothing(notify: Notify, inboxes: Inboxes, publish: Publish) -> None:
+    notify.arm("notify.recorded")
+    await publish(paid(1))
+    assert await notify.died() == -signal.SIGKILL
+    await notify.start()
+    await publish(paid(2))
+    await notify.reaches("SENT", "in_2")
+    assert await notify.state("in_1") == "SENT"
+    assert len(inboxes.mails) == 2
+
+
+async def test_a_crash_before_the_event_is_acknowledged_brings_no_second_mail(
+    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection
+) -> None:
+    notify.arm("inbox.notify.handled")
+    event_id = await publish(paid(1))
+    assert await notify.died() == -signal.SIGKILL
+    await sql.execute("UPDATE messages SET claim_until = now() - interval '1 second' WHERE state = 'pending'")
+    await notify.start()
+    await publish(paid(1), event_id)
+    await publish(paid(2))
+    await notify.reaches("SENT", "in_2")
+    await until(lambda: len(inboxes.mails) >= 2)
+    assert len([m for m in inboxes.mails if "0001" in m["Subject"]]) == 1
+
+
+async def test_a_database_lost_after_acceptance_is_told_once_it_is_back(
+    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection, database: str
+) -> None:
+    admin = await asyncpg.connect(database.replace("+asyncpg", ""))
+
+    loop = asyncio.get_running_loop()
+
+    async def cut_connections() -> None:
+        inboxes.on_content = None
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tollway-notify'"
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(admin.fetch(query), loop))
+
+    inboxes.on_content = cut_connections
+    await publish(paid())
+    await notify.reaches("SENT", "in_1")
+    assert len(inboxes.mails) == 1
+    assert "message.unrecorded" in notify.log()
+    await admin.close()
+
+
+async def test_two_replicas_send_each_mail_once(
+    make_notify: Callable[..., Notify], inboxes: Inboxes, publish: Publish
+) -> None:
+    replicas = [make_notify(), make_notify()]
+    await asyncio.gather(*(replica.start() for replica in replicas))
+    for number in range(1, 51):
+        await publish(paid(number))
+    await inboxes.wait(50)
+    await until(lambda: _all_sent(replicas[0], 50))
+    assert len(inboxes.mails) == 50
+    assert len({mail["Message-ID"] for mail in inboxes.mails}) == 50
+
+
+async def _all_sent(notify: Notify, count: int) -> bool:
+    return len((await notify.messages(state=pb.MESSAGE_STATE_SENT, page_size=500)).messages) == count
+
+
+async def test_sigterm_ends_it_cleanly_and_lets_a_mail_finish(
+    notify: Notify, inboxes: Inboxes, publish: Publish
+) -> None:
+    arrived = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def slow() -> None:
+        loop.call_soon_threadsafe(arrived.set)
+        await asyncio.sleep(1)  # a mail server that thinks for a second
+
+    inboxes.on_content = slow
+    await publish(paid())
+    await arrived.wait()
+    assert await asyncio.to_thread(notify.stop) == 0
+    assert len(inboxes.mails) == 1
+    await notify.start()
+    assert await notify.state("in_1") == "SENT"
+
+
+async def test_messages_are_listed_newest_first_page_by_page(
+    notify: Notify, inboxes: Inboxes, publish: Publish
+) -> None:
+    for number in range(1, 8):
+        await publish(paid(number))
+        await notify.reaches("SENT", f"in_{number}")
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await notify.messages(page_size=3, page_token=token)
+        assert len(page.messages) <= 3
+        seen += [m.subject_id for m in page.messages]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [f"in_{number}" for number in range(7, 0, -1)]
+    assert not (await notify.messages(account_id="acct_other")).messages
+
+
+@pytest.mark.parametrize("token", ["x", "AAAA", "bXNnXyc7", "ünïcode", "bXNnXw"])
+async def test_a_page_token_that_is_not_ours_is_refused(notify: Notify, token: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await notify.messages(page_token=token)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = dict(refused.value.trailing_metadata() or ())["grpc-status-details-bin"]
+    info = ErrorInfo()
+    Status.FromString(details).details[0].Unpack(info)
+    assert info.reason == "BAD_PAGE_TOKEN"
