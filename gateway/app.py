@@ -52,7 +52,13 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
         answer = await backend.billing.call(backend.auth.GetJwks, GetJwksRequest())
         return answer.jwks_json
 
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # the names that generated clients have
+    )
     app.state.backend = backend
     app.state.public_url = settings.public_url
     app.state.trusted_proxies = parse_networks(settings.trusted_proxies)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from gateway import facts
 from gateway.backend import Backend, Services
 from gateway.problems import insufficient_scope, unauthenticated
 from gateway.tokens import looks_like_token, verify
@@ -49,7 +50,7 @@ async def _by_key(request: Request, backend: Backend, key: str) -> Caller:
         raise unauthenticated("api_key_malformed")
     answer = await backend.billing.call(backend.auth.Authenticate, AuthenticateRequest(api_key=key))
     principal = answer.principal
-    request.scope["tollway.account_id"] = principal.account.id
+    facts.of(request.scope).account_id = principal.account.id
     return Caller(account_id=principal.account.id, scopes=frozenset(principal.scopes))
 
 
@@ -73,7 +74,7 @@ def caller(scope: str, *, tokens: bool) -> Callable[[Request, Backend], Awaitabl
             credential = _credential(request)
             if looks_like_token(credential):
                 token = await verify(credential, request.app.state.keys, request.app.state.public_url)
-                request.scope["tollway.account_id"] = token.account_id
+                facts.of(request.scope).account_id = token.account_id
                 found = Caller(account_id=token.account_id, scopes=token.scopes)
             else:
                 found = await _by_key(request, backend, credential)

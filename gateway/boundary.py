@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.facts import begin, of
 from gateway.problems import Problem, render
 from services.kit import telemetry
 from services.kit.ids import new_id
@@ -42,7 +43,8 @@ class Boundary:
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the answer to GET; the server, who keeps its scope, omits the body
-        ident = scope["tollway.request_id"] = request_id(scope)
+        known = begin(scope, request_id(scope))
+        ident = known.request_id
         structlog.contextvars.bind_contextvars(request_id=ident)
         status = 0
 
@@ -58,7 +60,7 @@ class Boundary:
             await self._app(scope, receive, with_headers)
         except Exception as error:
             log.exception("request.failed", method=method, route=_route(scope))
-            scope["tollway.error"] = type(error).__name__
+            known.error = type(error).__name__
             if status:  # part of an answer is out: cutting the connection is the only way to say so
                 raise
             await render(Problem("internal"), scope, self._public_url)(scope, receive, with_headers)
@@ -68,13 +70,13 @@ class Boundary:
 
 def _record(scope: Scope, method: str, status: int, seconds: float) -> None:
     route = _route(scope)
-    telemetry.observe("tollway_http_seconds", seconds, method=_known(method), route=route, status=str(status))
+    telemetry.observe("tollway_http_seconds", seconds, method=_usual(method), route=route, status=str(status))
     facts: dict[str, Any] = {"method": method[:16], "route": route, "status": status, "ms": round(seconds * 1000, 2)}
-    account = scope.get("tollway.account_id")
-    if account:
-        facts["account_id"] = account
+    known = of(scope)
+    if known.account_id:
+        facts["account_id"] = known.account_id
     if status >= 500:
-        log.error("request", **facts, error=scope.get("tollway.error", ""))
+        log.error("request", **facts, error=known.error)
     elif route in _QUIET:
         log.debug("request", **facts)
     else:
@@ -86,5 +88,5 @@ def _route(scope: MutableMapping[str, Any]) -> str:
     return getattr(scope.get("route"), "path", None) or "unmatched"
 
 
-def _known(method: str) -> str:
+def _usual(method: str) -> str:
     return method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} else "other"

@@ -19,6 +19,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from gateway import facts
 from gateway.problem_types import KNOWN
 from services.kit import errors
 
@@ -156,7 +157,7 @@ def _from_http(error: HTTPException, request: Request) -> Problem:
 def render(problem: Problem, scope: Scope, public_url: str) -> Response:
     """`scope` is the request's; the boundary has put its id there."""
     document = problem.document(public_url, quote(scope["path"][:256], safe="/:@!$&'()*+,;="))
-    document["request_id"] = scope["tollway.request_id"]
+    document["request_id"] = facts.of(scope).request_id
     # ASCII escapes: a field name that is no valid text cannot break the answer that refuses it.
     return Response(
         json.dumps(document, separators=(",", ":")),
@@ -175,5 +176,5 @@ async def answer(request: Request, error: Exception) -> Response:
     else:
         problem = error if isinstance(error, Problem) else Problem("internal")
     if problem.status >= 500:
-        request.scope["tollway.error"] = repr(error)
+        facts.of(request.scope).error = repr(error)
     return render(problem, request.scope, request.app.state.public_url)

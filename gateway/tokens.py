@@ -19,11 +19,12 @@ import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.problems import Problem, unauthenticated
+from gateway.problems import unauthenticated
 from services.kit.errors import TollwayError
 
 CACHE_S = 600.0  # the contract: the next key is published an hour ahead, ten minutes are safe
 FLOOR_S = 10.0  # between two reads that unknown key ids cause
+RETRY_S = 1.0  # between two reads while there are no keys at all
 STALE_S = 3600.0  # while billing does not answer: no token that old keys signed lives longer
 SKEW_S = 5  # between billing's clock and ours, for tokens from the future; never for expired ones
 _MAX_TOKEN = 4096
@@ -71,6 +72,7 @@ class KeySet:
         self._json = ""
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._read_at = self._tried_at = -STALE_S
+        self._failure: TollwayError | None = None
 
     async def jwks(self, max_age_s: float) -> str:
         """The key set as JSON, not older than `max_age_s` unless billing cannot be reached."""
@@ -87,17 +89,24 @@ class KeySet:
 
     async def _refresh(self, max_age_s: float) -> None:
         async with self._lock:
-            if self._now() - self._read_at < max_age_s:
+            now = self._now()
+            if now - self._read_at < max_age_s:
                 return  # the one before us in the queue has read them
-            self._tried_at = self._now()
+            usable = bool(self._json) and now - self._read_at < STALE_S
+            if usable and now - self._tried_at < FLOOR_S:
+                return
+            if self._failure is not None and now - self._tried_at < RETRY_S:
+                raise self._failure  # those who queued behind a failure do not each wait for one of their own
             try:
                 text = await self._fetch()
-            except TollwayError:
-                if not self._json or self._now() - self._read_at >= STALE_S:
+            except TollwayError as error:
+                self._tried_at, self._failure = self._now(), error
+                if not usable:
                     raise
                 log.warning("jwks.stale")
                 return
-            self._json, self._keys, self._read_at = text, public_keys(text), self._now()
+            self._read_at = self._tried_at = self._now()
+            self._json, self._keys, self._failure = text, public_keys(text), None
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,3 @@ async def _claims(credential: str, keys: KeySet) -> dict[str, Any] | None:
         return None
     numbers = all(isinstance(claims[name], (int, float)) for name in ("iat", "exp"))
     return claims if numbers and claims["sub"] and not isinstance(claims["exp"], bool) else None
-
-
-__all__ = ["KeySet", "Problem", "Token", "looks_like_token", "public_keys", "verify"]

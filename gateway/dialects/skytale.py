@@ -55,7 +55,7 @@ _PRIVATE = {"Cache-Control": "no-store"}
     summary="Read the billing status",
     **operation("api_key_required", "insufficient_scope", "account_not_found", credentials=(API_KEY,)),
 )
-async def status(caller: Biller, backend: Services, response: Response) -> Status:
+async def read_billing(caller: Biller, backend: Services, response: Response) -> Status:
     """What the account is on now; sees a tier that changed a moment ago."""
     answer = await backend.billing.call(backend.plans.GetBilling, pb.GetBillingRequest(account_id=caller.account_id))
     response.headers.update(_PRIVATE)
@@ -89,7 +89,7 @@ async def status(caller: Biller, backend: Services, response: Response) -> Statu
         credentials=(API_KEY,),
     ),
 )
-async def checkout(
+async def open_checkout(
     caller: Biller,
     request_id: IdempotencyKey,
     body: Annotated[CheckoutBody, Depends(json_body(CheckoutBody))],
@@ -126,7 +126,7 @@ async def checkout(
         credentials=(API_KEY,),
     ),
 )
-async def portal(
+async def open_portal(
     caller: Biller,
     body: Annotated[PortalBody, Depends(json_body(PortalBody, optional=True))],
     backend: Services,

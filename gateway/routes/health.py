@@ -26,14 +26,14 @@ class Ready(BaseModel):
 
 
 @router.get("/healthz", summary="Is the gateway alive", **operation())
-async def healthz(response: Response) -> Alive:
+async def check_alive(response: Response) -> Alive:
     """Asks nobody: restart the gateway when this fails, not when another service is down."""
     response.headers.update(_FRESH)
     return Alive()
 
 
 @router.get("/readyz", summary="Can the gateway serve", **operation("not_ready"))
-async def readyz(backend: Services, response: Response) -> Ready:
+async def check_ready(backend: Services, response: Response) -> Ready:
     """Asks each service; 503 names those that do not answer."""
     health = await backend.health()
     down = [name for name, healthy in health.items() if not healthy]

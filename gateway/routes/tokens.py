@@ -27,7 +27,7 @@ class AccessToken(BaseModel):
     summary="Exchange an API key for an access token",
     **operation("api_key_required", credentials=(API_KEY,)),
 )
-async def exchange(key: ApiKey, backend: Services, response: Response) -> AccessToken:
+async def exchange_token(key: ApiKey, backend: Services, response: Response) -> AccessToken:
     """The token carries the tier of now and keeps it until it expires."""
     token = await backend.billing.call(backend.auth.ExchangeToken, ExchangeTokenRequest(api_key=key))
     response.headers["Cache-Control"] = "no-store"
@@ -46,7 +46,7 @@ class PublicKeySet(BaseModel):
     summary="The public keys of the access tokens",
     **operation("unavailable", "deadline_exceeded"),
 )
-async def jwks(request: Request) -> Response:
+async def list_public_keys(request: Request) -> Response:
     """Every key that may have signed a token that is still valid, and the next one an hour ahead."""
     return Response(
         await request.app.state.keys.jwks(JWKS_AGE_S),

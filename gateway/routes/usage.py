@@ -102,7 +102,7 @@ _count["responses"][402] = {
 
 
 @router.post("/v1/usage", summary="Count a use", **_count)
-async def count(
+async def count_use(
     caller: User,
     request_id: IdempotencyKey,
     body: Annotated[Use, Depends(json_body(Use))],

@@ -40,7 +40,7 @@ _described["openapi_extra"] |= _EXTRA
 
 
 @router.post("/webhooks/stripe", summary="Receive a Stripe event", **_described)
-async def receive(request: Request, backend: Services) -> Received:
+async def receive_stripe_event(request: Request, backend: Services) -> Received:
     """200: kept, and it will be applied. A repeated delivery is 200 too."""
     signatures = request.headers.getlist("stripe-signature")
     payload = await read(request, MAX_WEBHOOK_BYTES)

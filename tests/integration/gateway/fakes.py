@@ -9,7 +9,7 @@ import base64
 import json
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -33,11 +33,13 @@ class Fault:
 
     errors: dict[str, Exception] = field(default_factory=dict)
     delays: dict[str, float] = field(default_factory=dict)
+    entered: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     calls: Counter[str] = field(default_factory=Counter)
     asked: dict[str, Any] = field(default_factory=dict)
 
     async def enter(self, method: str, request: Any) -> None:
         self.calls[method] += 1
+        self.entered[method].set()
         self.asked[method] = request
         await asyncio.sleep(self.delays.get(method, 0))
         if method in self.errors:
