@@ -127,7 +127,7 @@ def _of_object(value: Any, cls: type, arguments: tuple[Any, ...], path: str) -> 
 
 
 def check(value: dict[str, Any]) -> None:
-    """Raises AssertionError unless the object is what stripe-python says its `object` is; lists are checked item by item."""
+    """Raises AssertionError unless the object is what stripe-python says of its kind; of a list, each item."""
     if value["object"] == "list":
         for item in value["data"]:
             check(item)
