@@ -75,10 +75,10 @@ def _record(scope: Scope, method: str, status: int, seconds: float) -> None:
     known = of(scope)
     if known.account_id:
         facts["account_id"] = known.account_id
-    if status >= 500:
-        log.error("request", **facts, error=known.error)
-    elif route in _QUIET:
+    if route in _QUIET and status != 500:
         log.debug("request", **facts)
+    elif status >= 500:
+        log.error("request", **facts, error=known.error)
     else:
         log.info("request", **facts)
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from gateway.problem_types import KNOWN
 from gateway.problems import Problem, from_error, seconds
-from gateway.settings import GatewaySettings
 from gateway.times import rfc3339
 from services.kit import errors
 
@@ -77,13 +76,3 @@ def test_an_instant_is_written_in_whole_seconds_and_never_early(moment: datetime
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text)
     read = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert timedelta(0) <= read - moment.replace(tzinfo=UTC) < timedelta(seconds=1)
-
-
-@pytest.mark.parametrize("url", ["", "api.example.com", "ftp://x", "https://", "https://x?y", "https://x#y"])
-def test_a_public_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="expected an address"):
-        GatewaySettings(local=True, public_url=url)
-
-
-def test_a_trailing_slash_of_the_public_address_does_not_count() -> None:
-    assert GatewaySettings(local=True, public_url="https://api.example.com/").public_url == "https://api.example.com"

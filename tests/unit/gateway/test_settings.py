@@ -1,0 +1,42 @@
+"""Wrong settings end the process and are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.settings import GatewaySettings, parse_networks
+from services.kit.config import load
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TOLLWAY_TRUSTED_PROXIES", "10.0.0.0/99"),
+        ("TOLLWAY_TRUSTED_PROXIES", "proxy.example.com"),
+        ("TOLLWAY_PUBLIC_URL", "example.com"),
+        ("TOLLWAY_PUBLIC_URL", "https://example.com/?x=1"),
+        ("TOLLWAY_GATEWAY_PORT", "70000"),
+    ],
+)
+def test_a_wrong_setting_is_named_at_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
+) -> None:
+    monkeypatch.setenv("TOLLWAY_LOCAL", "1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as ended:
+        load(GatewaySettings)
+    assert ended.value.code == 78
+    assert variable in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["https://api.example.com/", "https://api.example.com"])
+def test_a_trailing_slash_of_the_public_address_does_not_count(url: str) -> None:
+    assert GatewaySettings(local=True, public_url=url).public_url == "https://api.example.com"
+
+
+def test_networks_and_addresses_of_both_families_are_read() -> None:
+    assert [str(network) for network in parse_networks(" 10.0.0.0/8, ::1 ,192.0.2.7,")] == [
+        "10.0.0.0/8",
+        "::1/128",
+        "192.0.2.7/32",
+    ]
