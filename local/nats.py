@@ -76,7 +76,10 @@ async def is_ready(url: str) -> bool:
     except (OSError, TimeoutError):
         return False
     verb, _, facts = greeting.partition(b" ")
-    return verb == b"INFO" and json.loads(facts).get("jetstream") is True
+    try:
+        return verb == b"INFO" and json.loads(facts).get("jetstream") is True
+    except ValueError:  # cut off
+        return False
 
 
 def start(folder: Path, port: int, log: Path) -> subprocess.Popen[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,7 +33,6 @@ class Part:
     stop_signal: signal.Signals = signal.SIGTERM
     # What it gets from the kernel when the supervisor is killed.
     orphan_signal: signal.Signals = signal.SIGKILL
-    after_ready: Callable[[], Awaitable[None]] | None = None
 
 
 def all_parts(settings: LocalSettings, state: State) -> list[Part]:
@@ -65,7 +64,8 @@ def all_parts(settings: LocalSettings, state: State) -> list[Part]:
             "--state",
             str(state.folder / "sandbox"),
             "--webhook-url",
-            f"{settings.gateway_url}/webhooks/stripe",
+            # Not the public address, which may lead through a tunnel or not here at all.
+            f"http://127.0.0.1:{ports['gateway']}/webhooks/stripe",
         ),
         ready=readiness.http(ports["sandbox"], "/healthz"),
         ports=_ports(settings, "sandbox"),
@@ -90,19 +90,15 @@ def _postgres(settings: LocalSettings, state: State) -> Part:
         postgres.initialise(data, unquote(urlsplit(admin).password or ""))
         return postgres.command(data, port)
 
-    async def databases() -> None:
-        await postgres.create_databases(admin, [f"{settings.database_prefix}_{name}" for name in DATABASES])
-
     ours = settings.postgres_is_ours
     return Part(
         "postgres",
         command if ours else list,
-        ready=lambda: postgres.is_ready(admin),
+        ready=lambda: postgres.is_ready(admin, [f"{settings.database_prefix}_{name}" for name in DATABASES]),
         ports=_ports(settings, "postgres") if ours else {},
         address=admin.rpartition("@")[2].partition("/")[0],
         stop_signal=postgres.STOP_SIGNAL,
         orphan_signal=postgres.ORPHAN_SIGNAL,
-        after_ready=databases,
     )
 
 

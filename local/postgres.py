@@ -193,27 +193,39 @@ def service_dsn(admin: str, database: str) -> str:
     return f"{scheme.partition('+')[0]}+asyncpg://{location}/{database}{'?' + query if query else ''}"
 
 
-async def is_ready(admin: str) -> bool:
-    """True when the server takes a connection with this DSN. A wrong password raises: waiting is no help."""
+async def is_ready(admin: str, databases: Iterable[str] = ()) -> bool:
+    """True when the server takes connections and holds these databases; those that are missing are created.
+
+    Raises InvalidAuthorizationSpecificationError for a wrong user or password: waiting would not help.
+    """
     try:
         connection = await asyncpg.connect(admin, timeout=5)
-    except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
-        return False
-    await connection.close()
+        try:
+            await _create(connection, databases)
+        finally:
+            await connection.close(timeout=5)
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        raise
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False  # starting, recovering, full or gone again
     return True
 
 
 async def create_databases(admin: str, names: Iterable[str]) -> None:
-    """Creates those of the databases that are missing."""
+    """Creates those of the databases that are missing, on a server that is ready."""
     connection = await asyncpg.connect(admin, timeout=10)
     try:
-        there = {row[0] for row in await connection.fetch("SELECT datname FROM pg_database")}
-        for name in names:
-            if name not in there:
-                with contextlib.suppress(asyncpg.DuplicateDatabaseError):
-                    await connection.execute(f'CREATE DATABASE "{name}"')
+        await _create(connection, names)
     finally:
         await connection.close()
+
+
+async def _create(connection: asyncpg.Connection, names: Iterable[str]) -> None:
+    there = {row[0] for row in await connection.fetch("SELECT datname FROM pg_database")}
+    for name in names:
+        if name not in there:
+            with contextlib.suppress(asyncpg.DuplicateDatabaseError):  # somebody else was quicker
+                await connection.execute(f'CREATE DATABASE "{name}"')
 
 
 def start(

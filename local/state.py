@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ class State:
         return known
 
     def write_env(self, environment: Mapping[str, str]) -> None:
-        self.write("env", "".join(f"{name}='{value}'\n" for name, value in sorted(environment.items())))
+        self.write("env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(environment.items())))
 
     def write_run(self, facts: Mapping[str, Any]) -> None:
         self.write("run.json", json.dumps(facts, indent=2) + "\n")

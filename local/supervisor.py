@@ -154,8 +154,6 @@ class Supervisor:
         patience = began + 10
         while process.returncode is None:
             if await self._answers(one, check) and process.returncode is None:
-                if part.after_ready is not None:
-                    await part.after_ready()
                 self._set(one, "ready")
                 self._say_ready(one, began)
                 one.ready.set()
@@ -176,8 +174,6 @@ class Supervisor:
             if time.monotonic() - began > 15:
                 raise Fatal(f"{one.part.name}: nothing answers at {one.part.address}")
             await asyncio.sleep(0.1)
-        if one.part.after_ready is not None:
-            await one.part.after_ready()
         self._set(one, "outside")
         self._say_ready(one, began)
         one.ready.set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -37,11 +39,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield container.get_connection_url()
 
 
-@pytest.fixture(scope="session")
-def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a NATS server with JetStream for this session. Tests share it: use streams of your own."""
+@contextlib.contextmanager
+def running_nats(folder: Path) -> Iterator[str]:
+    """A NATS server with JetStream for the length of a block; gives its URL."""
     if not choice.settled().containers:
-        with local_nats.running(tmp_path_factory.mktemp("nats"), ports.reserve()) as url:
+        with local_nats.running(folder, ports.reserve()) as url:
             yield url
         return
     from testcontainers.core.container import DockerContainer
@@ -52,6 +54,13 @@ def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     container.with_kwargs(labels={choice.LABEL: "nats"})
     with container:
         yield f"nats://{container.get_container_host_ip()}:{container.get_exposed_port(4222)}"
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a NATS server with JetStream for this session. Tests share it: use streams of your own."""
+    with running_nats(tmp_path_factory.mktemp("nats")) as url:
+        yield url
 
 
 @pytest.fixture

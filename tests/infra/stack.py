@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from local import ports
 from local.blocking import run_apart
 from local.settings import DATABASES
 from tests.infra.processes import end, start, tail
-from tests.infra.servers import execute
+from tests.infra.servers import execute, running_nats
 
 _PORTS = (
     "GATEWAY",
@@ -94,8 +95,8 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """What every process of this system was given: ports, DSNs, keys."""
-        lines = (self.folder / "state" / "env").read_text().splitlines()
-        return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+        words = shlex.split((self.folder / "state" / "env").read_text())
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
 
     @property
     def gateway_url(self) -> str:
@@ -214,12 +215,14 @@ def _drop_databases(admin: str, prefix: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(postgres: str, nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole system for the session, on the session's PostgreSQL and NATS (in containers, where Docker answers).
+def stack(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole system for the session, on the session's PostgreSQL and a NATS of its own, because other tests use
+    the stream TOLLWAY of the session's one. Both are containers, where Docker answers.
 
     Tests share it: use accounts of your own. To kill PostgreSQL or NATS, use `own_stack`.
     """
-    with running_stack(tmp_path_factory.mktemp("stack"), postgres=postgres, nats=nats_url) as running:
+    folder = tmp_path_factory.mktemp("stack")
+    with running_nats(folder) as nats, running_stack(folder, postgres=postgres, nats=nats) as running:
         yield running
 
 

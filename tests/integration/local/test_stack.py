@@ -75,15 +75,20 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_start_has_what_was_co
         assert _plan(stack, key) == "free"
 
 
-def test_a_second_start_is_ready_within_eight_seconds(tmp_path: Path) -> None:
-    took: list[float] = []
+def test_a_second_start_is_ready_within_eight_seconds_of_two_cores(tmp_path: Path) -> None:
     with running_stack(tmp_path) as stack:
-        while (not took or min(took) >= 8) and len(took) < 3:  # a busy machine may need another try
-            assert stack.stop() == 0
-            began = time.monotonic()
-            stack.start()
-            took.append(time.monotonic() - began)
-    assert min(took) < 8, f"from command to ready: {took}"
+        assert stack.stop() == 0
+        began, idle = time.monotonic(), psutil.cpu_times().idle
+        stack.start()
+        took, idle = time.monotonic() - began, psutil.cpu_times().idle - idle
+        supervisor = psutil.Process(stack.supervisor.pid)
+        gone = supervisor.cpu_times().children_user + supervisor.cpu_times().children_system
+        alive = (supervisor, *supervisor.children(recursive=True))
+        used = gone + sum(one.cpu_times().user + one.cpu_times().system for one in alive)
+    assert used < 14, f"CPU seconds, which make eight seconds of two cores at most: {used:.1f}"
+    # Whoever else uses the machine does not fail this; waiting for nothing does.
+    idle_share = idle / (took * (psutil.cpu_count() or 1))
+    assert took < 8 or idle_share < 0.25, f"{took:.1f} s from command to ready, machine idle for {idle_share:.0%}"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
