@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -110,29 +110,34 @@ class _Boundary(grpc.GenericRpcHandler):
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
+        self._inner: list[grpc.GenericRpcHandler] = []
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._refused: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(_refuse)
 
-    def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """What generated code calls first; the same methods come by name afterwards."""
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        self._inner.extend(handlers)
 
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
-    ) -> None:
-        for name, handler in handlers.items():
-            if handler.unary_unary is None:  # would go out without the mapping of errors, with their text
-                raise NotImplementedError(f"{service}/{name}: this boundary knows unary calls only")
-            self._wrapped[f"/{service}/{name}"] = grpc.unary_unary_rpc_method_handler(
-                _guarded(handler.unary_unary, name),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """The same methods by name: generated code brings them in both ways."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method: str = handler_call_details.method
         if self._token and not method.startswith(_OPEN) and not self._admits(handler_call_details):
             return self._refused
-        return self._wrapped.get(method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            found = (inner.service(handler_call_details) for inner in self._inner)
+            handler = next((handler for handler in found if handler is not None), None)
+            if handler is None:
+                return None
+            if handler.unary_unary is None:  # would go out without the mapping of errors, with their text
+                raise NotImplementedError(f"{method}: this boundary knows unary calls only")
+            wrapped = self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
+                _guarded(handler.unary_unary, method.rsplit("/", 1)[-1]),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return wrapped
 
     def _admits(self, details: grpc.HandlerCallDetails) -> bool:
         for key, value in details.invocation_metadata or ():
