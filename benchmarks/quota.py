@@ -274,7 +274,7 @@ def report(numbers: dict[str, Any]) -> str:
         )
     title = (
         f"{numbers['in_flight']} in flight, {numbers['accounts']:,} accounts, batches of {numbers['batch']} "
-        f"({numbers['batches_in_flight']} in flight), {numbers['cores']} cores; null_rpc has no interceptor"
+        f"({numbers['batches_in_flight']} in flight), {numbers['cores']} cores; null_rpc is bare grpc.aio"
     )
     tail = (
         f"\ngranted {numbers['granted']:,} = ledger = counters; {numbers['decisions_per_commit']} decisions a commit;"

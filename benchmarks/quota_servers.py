@@ -1,6 +1,6 @@
 """What quota is compared with, each as a process: `python -m benchmarks.quota_servers null|kit|naive PORT [DSN]`.
 
-null: an empty RPC of the same messages on grpc.aio with the kit's server options and no interceptor.
+null: an empty RPC of the same messages on grpc.aio with the kit's server options and nothing around it.
 kit: the same behind the kit's boundary (token, errors, deadlines, metrics).
 naive: the usual way, one UPDATE per request over a pool of 32 connections; no idempotency key, no ledger.
 """
@@ -21,6 +21,7 @@ from services.kit.config import Settings
 from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
 
 POOL = 32
+FULL_NAME = "tollway.quota.v1.QuotaService"
 SCHEMA = """
 CREATE TABLE naive (
     account_id text, meter text, period date, used bigint NOT NULL, lim bigint NOT NULL,
@@ -83,14 +84,18 @@ def main() -> None:
             pool = await asyncpg.create_pool(**connect_arguments(sys.argv[3]), min_size=POOL, max_size=POOL)
         servicer = Null() if pool is None else Naive(pool)
         server = rpc.Server(settings, port)
-        if kind != "kit":
-            server._server = grpc.aio.server(options=rpc.OPTIONS)
-        server.add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, servicer, "tollway.quota.v1.QuotaService")
-        await server.start()
+        bare = grpc.aio.server(options=rpc.OPTIONS)
+        if kind == "kit":
+            server.add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, servicer, FULL_NAME)
+            await server.start()
+        else:
+            quota_pb2_grpc.add_QuotaServiceServicer_to_server(servicer, bare)
+            bare.add_insecure_port(f"127.0.0.1:{port}")
+            await bare.start()
         try:
             yield
         finally:
-            await server.stop()
+            await (server.stop() if kind == "kit" else bare.stop(0))
             if pool is not None:
                 await pool.close()
 

@@ -26,11 +26,8 @@ _LOCK = 0x71756F74  # "quot": replicas take turns
 _DAYS = text("""
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'idem'::regclass
 """)
-_TIDY = (
-    # JetStream keeps events for 30 days; after that no duplicate can come.
-    text("DELETE FROM inbox WHERE receive_time < now() - interval '35 days'"),
-    text("DELETE FROM lane WHERE use_time < now() - interval '35 days'"),
-)
+# Lanes of processes that are gone. One that lives and slept so long enters itself again.
+_TIDY = text("DELETE FROM lane WHERE use_time < now() - interval '35 days'")
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +69,7 @@ async def keep_days(engine: AsyncEngine) -> None:
         try:
             await make_days(engine)
             async with engine.begin() as connection:
-                for statement in _TIDY:
-                    await connection.execute(statement)
+                await connection.execute(_TIDY)
         except Exception as error:
             log.warning("maintenance.delayed", error=repr(error))
             await asyncio.sleep(5)  # pause between attempts: there is nothing to await

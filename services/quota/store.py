@@ -69,6 +69,7 @@ WHERE application_name = $1 AND pid <> pg_backend_pid()
 _ENTER = "INSERT INTO lane (id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING"
 _SEQUENCE = "SELECT seq FROM lane WHERE id = $1 FOR UPDATE"
 
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 log = structlog.get_logger(__name__)
 
 
@@ -146,7 +147,7 @@ class Store:
             grants, changed = settled.grants, settled.changed.values()
             noted = await self._save.fetch(
                 [account.id for account in changed],
-                [json.dumps(account.counters, separators=(",", ":")) for account in changed],
+                [_encode(account.counters) for account in changed],
                 self._wall.date(),
                 opened.at,
                 [grant.account_id for grant in grants],

@@ -180,7 +180,7 @@ async def consume(
     amount: int = 1,
     request_id: str = "",
     *,
-    timeout: float = 10,
+    deadline_s: float = 10,
 ) -> quota_pb2.Decision:
     request = quota_pb2.ConsumeRequest(account_id=account_id, meter="messages", amount=amount, request_id=request_id)
-    return (await stub.Consume(request, timeout=timeout)).decision
+    return (await stub.Consume(request, timeout=deadline_s)).decision
