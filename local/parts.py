@@ -13,7 +13,7 @@ from local import nats, postgres, readiness
 from local.settings import DATABASES, LocalSettings
 from local.state import State
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 _LOWEST, _HIGHEST = 20_000, 32_000
-_held: list[int] = []  # descriptors of locks, which live as long as this process
+_reserved: set[int] = set()
+_registry: int | None = None  # a descriptor whose locked bytes are the ports that processes hold
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -29,18 +30,20 @@ def reserve() -> int:
 
     Outgoing connections never take it, because it is below the ephemeral range.
     """
-    folder = Path(tempfile.gettempdir()) / f"tollway-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    global _registry
+    if _registry is None:
+        path = Path(tempfile.gettempdir()) / f"tollway-ports-{os.getuid()}.lock"
+        _registry = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     for _ in range(500):
         port = random.randint(_LOWEST, _HIGHEST)  # noqa: S311 - spreads test runs, guards nothing
-        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if port in _reserved:
+            continue  # a process does not exclude itself from what it has locked
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(_registry, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
         except OSError:
-            os.close(lock)
             continue
         if is_free(port):
-            _held.append(lock)
+            _reserved.add(port)
             return port
-        os.close(lock)
+        fcntl.lockf(_registry, fcntl.LOCK_UN, 1, port)
     raise RuntimeError(f"no free port between {_LOWEST} and {_HIGHEST} after 500 tries")

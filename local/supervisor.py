@@ -275,5 +275,6 @@ class Supervisor:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that mean: stop cleanly. A closed terminal is one."""
-    return (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """The signals that mean: stop cleanly. A closed terminal is one, unless we were started under nohup."""
+    asked = (signal.SIGINT, signal.SIGTERM)
+    return asked if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*asked, signal.SIGHUP)

@@ -31,10 +31,14 @@ async def _run(settings: LocalSettings, state: State) -> int:
     state.write_env({**settings.environment, "TOLLWAY_API_URL": settings.gateway_url})
     supervisor = Supervisor(all_parts(settings, state), environment, state, max_deaths=settings.max_deaths)
     asked = asyncio.Event()
+    asked_at = 0.0
 
     def on_signal() -> None:
-        if asked.is_set():
-            supervisor.kill()  # asked twice: at once, then
+        nonlocal asked_at
+        if not asked.is_set():
+            asked_at = time.monotonic()
+        elif time.monotonic() - asked_at > 1:  # sooner, it is the same wish: make passes on what its group got
+            supervisor.kill()
         asked.set()
 
     loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ from local.blocking import run_apart
 from local.children import describe_exit, die_with_parent
 from local.readiness import Check, every, http, smtp
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 
 def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -49,7 +49,7 @@ def end(process: subprocess.Popen[bytes], within: float = 30.0) -> int:
 
 
 def wait_until_ready(check: Check, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns when `check` says yes; fails with the log's end when the process ended or a minute has passed."""
+    """Returns when `check` says yes; fails with the log's end when the process ended or two minutes have passed."""
     deadline = time.monotonic() + READY_WITHIN_S
     while not run_apart(check()):
         if process.poll() is not None:

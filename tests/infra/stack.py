@@ -73,7 +73,7 @@ class Stack:
         command = [sys.executable, "-m", "local.up"]
         self._process = start(command, self.log, {**cleared, **self._given})
 
-    def wait_ready(self, within: float = 90.0) -> None:
+    def wait_ready(self, within: float = 150.0) -> None:
         """Returns when every part is ready, after a start or after a kill; fails with the logs otherwise."""
         deadline = time.monotonic() + within
         while not self._is_ready():
@@ -153,7 +153,7 @@ class Stack:
         if wait:
             self.wait_restarted(part, before + 1)
 
-    def wait_restarted(self, part: str, times: int, within: float = 60.0) -> None:
+    def wait_restarted(self, part: str, times: int, within: float = 150.0) -> None:
         """Returns when a part has been restarted that often in all, and everything is ready."""
         deadline = time.monotonic() + within
         while self.restarts(part) < times:
