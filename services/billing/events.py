@@ -73,6 +73,7 @@ class Announcer:
             limits=[_limit(name, limit, numbers[name]) for name, limit in limits],
             gates=gates,
             allowances={name: count for name, count in allowances.items() if isinstance(count, int)},
+            billing_url=self.public_url,
             support_contact=self.catalog.product.contact,
         )
 
