@@ -54,7 +54,7 @@ async def _by_key(request: Request, backend: Backend, key: str) -> Caller:
     return Caller(account_id=principal.account.id, scopes=frozenset(principal.scopes))
 
 
-def api_key(request: Request) -> str:
+async def api_key(request: Request) -> str:
     """A dependency: the API key as it was sent, well-formed but not yet looked up."""
     credential = _credential(request)
     if looks_like_token(credential):
@@ -69,7 +69,7 @@ def caller(scope: str, *, tokens: bool) -> Callable[[Request, Backend], Awaitabl
 
     async def resolve(request: Request, backend: Services) -> Caller:
         if not tokens:
-            found = await _by_key(request, backend, api_key(request))
+            found = await _by_key(request, backend, await api_key(request))
         else:
             credential = _credential(request)
             if looks_like_token(credential):

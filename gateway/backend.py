@@ -41,7 +41,7 @@ class Backend:
         await asyncio.gather(self.billing.close(), self.quota.close(), self.notify.close())
 
 
-def _backend(request: Request) -> Backend:
+async def _backend(request: Request) -> Backend:  # async, as every dependency here: others run on a thread each
     backend: Backend = request.app.state.backend
     return backend
 

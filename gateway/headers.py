@@ -31,7 +31,7 @@ def parse_idempotency_key(values: Sequence[str]) -> str:
     return key
 
 
-def _idempotency_key(request: Request) -> str:
+async def _idempotency_key(request: Request) -> str:
     return parse_idempotency_key(request.headers.getlist("idempotency-key"))
 
 
@@ -96,7 +96,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Networks) -> st
     return str(caller)
 
 
-def _remote_address(request: Request) -> str:
+async def _remote_address(request: Request) -> str:
     peer = request.client.host if request.client else ""
     return client_address(peer, request.headers.getlist("x-forwarded-for"), request.app.state.trusted_proxies)
 
