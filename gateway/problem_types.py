@@ -23,9 +23,9 @@ KNOWN: dict[str, ProblemType] = {
     "unsupported_media_type": ProblemType(
         415, "Unsupported media type", "Send JSON with Content-Type: application/json."
     ),
-    "invalid_argument": ProblemType(422, "Invalid field", "A field has a value that is not accepted; see `errors`."),
+    "invalid_argument": ProblemType(422, "Invalid field", "A field has a value that is not accepted; see errors."),
     "validation_failed": ProblemType(
-        422, "Validation failed", "The request has another shape than documented; see `errors`."
+        422, "Validation failed", "The request has another shape than documented; see errors."
     ),
     "idempotency_key_invalid": ProblemType(
         422, "Invalid Idempotency-Key", "Send 1 to 255 printable ASCII characters, once, bare or as a quoted string."
@@ -56,7 +56,7 @@ KNOWN: dict[str, ProblemType] = {
     "token_expired": ProblemType(401, "Expired access token", "The token has expired. Get one from /v1/auth/token."),
     "permission_denied": ProblemType(403, "Not allowed", "These credentials may not do this."),
     "insufficient_scope": ProblemType(
-        403, "Insufficient scope", "These credentials lack a scope; the member `scope` names it."
+        403, "Insufficient scope", "These credentials lack a scope; the member scope names it."
     ),
     # Accounts and billing
     "account_not_found": ProblemType(404, "Account not found", "There is no such account."),
@@ -65,7 +65,7 @@ KNOWN: dict[str, ProblemType] = {
     ),
     "unknown_tier": ProblemType(422, "Unknown tier", "The catalog has no such tier; /v1/plans lists them."),
     "contact_sales": ProblemType(
-        422, "Sold by contract", "This tier is sold by contract; the member `contact` says whom to write to."
+        422, "Sold by contract", "This tier is sold by contract; the member contact says whom to write to."
     ),
     "redirect_not_allowed": ProblemType(
         422, "Redirect not allowed", "The address is not absolute, or its origin is not on the catalog's list."
@@ -95,7 +95,7 @@ KNOWN: dict[str, ProblemType] = {
     "unavailable": ProblemType(503, "Unavailable", "A service that this needs does not answer. Try again in a moment."),
     "store_unavailable": ProblemType(503, "Unavailable", "The database cannot be reached. Try again in a moment."),
     "stripe_unavailable": ProblemType(503, "Stripe unavailable", "Stripe did not answer; nothing was sold. Try again."),
-    "not_ready": ProblemType(503, "Not ready", "A service is not ready; the member `services` says which."),
+    "not_ready": ProblemType(503, "Not ready", "A service is not ready; the member services says which."),
     "deadline_exceeded": ProblemType(
         504,
         "No answer in time",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,5 +58,8 @@ async def problems() -> Response:
     ordered = sorted(KNOWN.items(), key=lambda item: (item[1].status, item[0]))
     return page(
         "problems.html",
-        groups=[(status, list(items)) for status, items in groupby(ordered, lambda item: item[1].status)],
+        groups=[
+            (status, HTTPStatus(status).phrase, list(items))
+            for status, items in groupby(ordered, lambda item: item[1].status)
+        ],
     )
