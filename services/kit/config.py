@@ -92,10 +92,15 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 "TOLLWAY_CLOCK_FILE moves time and is refused outside local mode (TOLLWAY_LOCAL=1)"
             )
-        if self.host not in LOOPBACK and not self.rpc_token and self.tls_ca is None:
-            raise ConfigurationError("TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required to serve beyond loopback")
-        if not self.local and not self.rpc_token and self.tls_ca is None:
-            raise ConfigurationError("TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required outside local mode")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigurationError("TOLLWAY_TLS_CERT and TOLLWAY_TLS_KEY belong together: one is missing")
+        # Authorities check callers only where we speak TLS ourselves.
+        if not self.rpc_token and not (self.tls_ca and self.tls_cert):
+            wanted = "TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA with TOLLWAY_TLS_CERT and TOLLWAY_TLS_KEY) is required"
+            if self.host not in LOOPBACK:
+                raise ConfigurationError(f"{wanted} to serve beyond loopback")
+            if not self.local:
+                raise ConfigurationError(f"{wanted} outside local mode")
 
 
 S = TypeVar("S", bound=Settings)

@@ -19,8 +19,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from services.kit.database import is_transient
+from services.kit.config import ConfigurationError
 from services.kit.failpoint import failpoint
+from services.kit.transient import is_transient
 
 _LOCK = 0x746F6C6C  # "toll"
 
@@ -30,8 +31,9 @@ log = structlog.get_logger(__name__)
 async def upgrade(engine: AsyncEngine, migrations: Path) -> None:
     """Brings the database to the newest schema that this release knows. `migrations` holds env.py and versions/.
 
-    Waits for a database that is not up yet: services start in any order. Each migration is one transaction, so one
-    that is interrupted leaves nothing behind and runs again.
+    Raises ConfigurationError when the server refuses us: wrong user or password, no such database. Waits for one that
+    is not up yet: services start in any order. Each migration is one transaction, so one that is interrupted leaves
+    nothing behind and runs again.
     """
     # Without the engine's time limit on statements: an index takes what it takes, and so does another's turn.
     own = create_async_engine(engine.url, poolclass=NullPool, connect_args={"timeout": 5})
@@ -45,9 +47,13 @@ async def upgrade(engine: AsyncEngine, migrations: Path) -> None:
                 await connection.run_sync(_upgrade, migrations)
             return
         except Exception as error:
+            server = f"{own.url.host}:{own.url.port or 5432}/{own.url.database}"
+            # SQLSTATE classes: invalid authorization, invalid catalog name.
+            if getattr(getattr(error, "orig", error), "sqlstate", "")[:2] in {"28", "3D"}:
+                raise ConfigurationError(f"the database {server} refuses: {error}") from None
             if not is_transient(error):
                 raise
-            log.info("database.waiting", error=type(error).__name__)
+            log.info("database.waiting", server=server, error=type(error).__name__)
             await asyncio.sleep(delay)  # backoff between attempts: there is nothing to await
             delay = min(delay * 2, 2.0)
 

@@ -13,6 +13,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from services.kit.config import EX_CONFIG, ConfigurationError
+
 EX_SOFTWARE, EX_IOERR = 70, 74  # sysexits.h
 
 log = structlog.get_logger(__name__)
@@ -80,6 +82,9 @@ def run(service: Callable[[Tasks], AbstractAsyncContextManager[None]]) -> None:
     """Runs `service`, an async context manager that starts on entry and drains on exit, and exits the process."""
     try:
         code = uvloop.run(_until_stopped(service))
+    except ConfigurationError as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        sys.exit(EX_CONFIG)
     except Exception as error:
         if isinstance(error, RuntimeError) and "bind" in str(error).lower():
             print(f"cannot listen: {error}", file=sys.stderr)

@@ -23,7 +23,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from services.kit import errors, telemetry
-from services.kit.config import LOOPBACK, Settings
+from services.kit.config import LOOPBACK, ConfigurationError, Settings
 from services.kit.transient import is_transient
 
 DOMAIN = "tollway"
@@ -221,7 +221,10 @@ class Server:
         self._names.append(full_name)
 
     async def start(self) -> None:
-        """Binds and serves. Raises RuntimeError when the port is taken. With port 0, `port` is the one it got."""
+        """Binds and serves. With port 0, `port` is the one it got.
+
+        Raises RuntimeError when the port is taken, ConfigurationError for TLS settings that do not fit together.
+        """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (
@@ -232,6 +235,10 @@ class Server:
             self._server,
         )
         address = f"{self.settings.host}:{self.port}"
+        if self.settings.tls_ca and not self.settings.tls_cert:
+            raise ConfigurationError("TOLLWAY_TLS_CA asks callers for certificates; that needs TOLLWAY_TLS_CERT too")
+        if not self.settings.tls_cert and self.settings.host not in LOOPBACK:
+            log.warning("rpc.plaintext", address=address)
         if self.settings.tls_cert and self.settings.tls_key:
             authorities = _read(self.settings.tls_ca)
             credentials = grpc.ssl_server_credentials(

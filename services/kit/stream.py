@@ -113,7 +113,7 @@ class Stream:
                 assert self._jetstream is not None  # noqa: S101
                 await self._declare(self._jetstream)
             except Exception as error:
-                log.info("stream.waiting", server=urlsplit(self._url).hostname, error=type(error).__name__)
+                log.info("stream.waiting", server=urlsplit(self._url).hostname, error=repr(error))
                 await asyncio.sleep(delay)  # backoff between attempts: there is nothing to await
                 delay = min(delay * 2, 2.0)
                 continue

@@ -8,7 +8,11 @@ import signal
 import subprocess
 import sys
 
+import httpx
 import pytest
+
+from local import ports
+from services.kit import telemetry
 
 PROGRAM = """
 import asyncio
@@ -77,3 +81,22 @@ async def test_a_start_that_fails_is_logged_without_secrets(where: str) -> None:
     assert code == 70
     assert "process.failed" in output
     assert "abcdefghijklmnop" not in output
+
+
+async def test_a_start_that_finds_its_configuration_wrong_ends_with_a_line_and_78() -> None:
+    code, output = await run("from services.kit.config import ConfigurationError; raise ConfigurationError('X: no')")
+    assert code == 78
+    assert "configuration: X: no" in output.splitlines()
+    assert "Traceback" not in output
+
+
+async def test_metrics_are_served_until_they_are_stopped() -> None:
+    port = ports.reserve()
+    stop = telemetry.serve_metrics("127.0.0.1", port)
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/metrics")
+        assert answer.status_code == 200
+        assert "process_resident_memory_bytes" in answer.text
+        stop()
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.1:{port}/metrics")

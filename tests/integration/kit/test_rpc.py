@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from local import ports
 from services.kit import errors, rpc
-from services.kit.config import Settings
+from services.kit.config import ConfigurationError, Settings
 from services.kit.rpc import Link, Server
 from tests.crash.harness import eventually
 
@@ -52,7 +52,7 @@ async def serving(handle: Handle, server_settings: Settings, client_settings: Se
     server = Server(server_settings, 0)
     server.add(register, handle, SERVICE)
     await server.start()
-    link = Link(f"localhost:{server.port}", client_settings, timeout_s=5)
+    link = Link(f"127.0.0.1:{server.port}", client_settings, timeout_s=5)
     try:
         yield link
     finally:
@@ -261,7 +261,7 @@ async def test_stopping_lets_a_running_call_finish_and_takes_no_new_one() -> Non
     server = Server(LOCAL, 0)
     server.add(register, handle, SERVICE)
     await server.start()
-    link = Link(f"localhost:{server.port}", LOCAL)
+    link = Link(f"127.0.0.1:{server.port}", LOCAL)
     running = asyncio.create_task(link.call(method(link), StringValue(value="x")))
     await entered.wait()
     stopping = asyncio.create_task(server.stop())
@@ -309,7 +309,7 @@ async def test_sigterm_drains_the_process() -> None:
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"serving\n"
-    link = Link(f"localhost:{port}", LOCAL)
+    link = Link(f"127.0.0.1:{port}", LOCAL)
     running = asyncio.create_task(link.call(method(link), StringValue(value="x")))
     assert await process.stdout.readline() == b"entered\n"
     process.send_signal(signal.SIGTERM)
@@ -382,7 +382,7 @@ async def test_with_an_authority_both_sides_show_certificates(tmp_path: Path) ->
     server = Settings(tls_ca=ours.pem, tls_cert=server_cert, tls_key=server_key)
     client = Settings(tls_ca=ours.pem, tls_cert=client_cert, tls_key=client_key)
     for refused in (
-        Settings(tls_ca=ours.pem),  # no certificate
+        Settings(local=True, tls_ca=ours.pem),  # no certificate
         Settings(tls_ca=ours.pem, tls_cert=intruder_cert, tls_key=intruder_key),
         Settings(tls_ca=foreign.pem, tls_cert=client_cert, tls_key=client_key),  # does not trust the server
         LOCAL,  # plaintext
@@ -391,4 +391,18 @@ async def test_with_an_authority_both_sides_show_certificates(tmp_path: Path) ->
             with pytest.raises(errors.Unavailable):
                 await link.call(method(link), StringValue(value="x"))
     async with serving(echo, server, client) as link:
+        assert (await link.call(method(link), StringValue(value="x"))).value == "x"
+
+
+async def test_authorities_without_a_certificate_of_its_own_do_not_start_a_server(tmp_path: Path) -> None:
+    server = Server(Settings(rpc_token="t", tls_ca=Authority(tmp_path, "ours").pem), 0)
+    with pytest.raises(ConfigurationError, match="TOLLWAY_TLS_CERT"):
+        await server.start()
+
+
+async def test_a_server_with_a_certificate_and_a_token_needs_no_certificate_of_its_callers(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "ours")
+    certificate, key = authority.issue("server")
+    client = Settings(rpc_token="t", tls_ca=authority.pem)
+    async with serving(echo, Settings(rpc_token="t", tls_cert=certificate, tls_key=key), client) as link:
         assert (await link.call(method(link), StringValue(value="x"))).value == "x"

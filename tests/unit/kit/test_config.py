@@ -23,6 +23,7 @@ settings = load(Probe)
 print(settings.probe_port, settings.api_key, settings.nats_url, settings.rpc_token)
 print(repr(settings), str(settings))
 """
+AUTHENTICATION = "TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA with TOLLWAY_TLS_CERT and TOLLWAY_TLS_KEY)"
 GOOD = {"TOLLWAY_LOCAL": "1", "TOLLWAY_PROBE_PORT": "7101", "PROBE_API_KEY": "key"}
 
 
@@ -87,8 +88,14 @@ def test_the_repr_of_settings_shows_no_value() -> None:
             {"TOLLWAY_LOCAL": "", "TOLLWAY_RPC_TOKEN": "t", "TOLLWAY_CLOCK_FILE": "/tmp/clock"},
             "TOLLWAY_CLOCK_FILE moves time and is refused outside local mode (TOLLWAY_LOCAL=1)",
         ),
-        ({"TOLLWAY_LOCAL": ""}, "TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required outside local mode"),
-        ({"TOLLWAY_HOST": "0.0.0.0"}, "TOLLWAY_RPC_TOKEN (or TOLLWAY_TLS_CA) is required to serve beyond loopback"),
+        ({"TOLLWAY_LOCAL": ""}, f"{AUTHENTICATION} is required outside local mode"),
+        ({"TOLLWAY_HOST": "0.0.0.0"}, f"{AUTHENTICATION} is required to serve beyond loopback"),
+        # Authorities without a certificate of our own would leave us in plaintext, and everybody let in.
+        ({"TOLLWAY_LOCAL": "", "TOLLWAY_TLS_CA": "/ca"}, f"{AUTHENTICATION} is required outside local mode"),
+        (
+            {"TOLLWAY_TLS_CERT": "/cert"},
+            "TOLLWAY_TLS_CERT and TOLLWAY_TLS_KEY belong together: one is missing",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, str], named: str) -> None:
