@@ -24,7 +24,7 @@ from services.kit import telemetry
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 
-HOLD = timedelta(seconds=60)  # longer than a read with its retries takes
+HOLD = timedelta(seconds=6)  # what a killed worker held is free after it; a living one holds on
 PARALLEL = 8
 UNOWNED_S = 2.0
 POLL_S = 1.0  # for marks that another process, or one that died, left behind
@@ -84,6 +84,7 @@ class Worker:
             await asyncio.sleep(UNOWNED_S)  # rare: a foreign customer, or a crash before our own was noted
 
     async def _sync(self, claimed: Claimed, claim: str) -> None:
+        holding = asyncio.create_task(self._hold(claimed, claim))
         try:
             await sync(claimed, claim, self._context)
         except Exception as error:
@@ -91,6 +92,17 @@ class Worker:
             log.warning("sync.failed", account=claimed.account_id, attempts=claimed.attempts, error=repr(error))
             with contextlib.suppress(Exception):  # else the hold ends and another try begins
                 await _failed(claimed, claim, error, self._context)
+        finally:
+            holding.cancel()
+
+    async def _hold(self, claimed: Claimed, claim: str) -> None:
+        """However long Stripe takes, nobody else begins the same read."""
+        while True:
+            await asyncio.sleep(HOLD.total_seconds() / 3)
+            with contextlib.suppress(Exception):  # when the hold is lost, `sync` keeps nothing
+                async with self._context.unit_of_work() as uow:
+                    await uow.marks.hold(claimed.account_id, claim, HOLD)
+                    await uow.commit()
 
 
 async def sync(claimed: Claimed, claim: str, context: Context) -> None:

@@ -148,6 +148,11 @@ class Marks:
         )
         return [Claimed(*row) for row in (await self._connection.execute(statement)).all()]
 
+    async def hold(self, account_id: str, claim: str, hold: timedelta) -> None:
+        """Holds on to a claim that is still ours."""
+        statement = update(billing_sync).where(billing_sync.c.account_id == account_id, billing_sync.c.claim == claim)
+        await self._connection.execute(statement.values(claim_until=func.now() + hold))
+
     async def finish(self, account_id: str, claim: str, done: int) -> bool:
         """False when the claim ran out and somebody else has it: then nothing of this sync may be kept."""
         statement = (
