@@ -1,0 +1,94 @@
+"""`tollway`: the commands, and how they are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from tollway.cli import account, billing, events, output, usage
+from tollway.cli import version as release
+from tollway.cli.command import with_options
+from tollway.cli.errors import EXIT_CODES, FAILED
+
+app = typer.Typer(
+    name="tollway",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+    rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
+)
+billing_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
+events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.out(f"tollway {release()}")
+        raise typer.Exit
+
+
+@app.callback()
+@with_options
+def tollway(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Plans, billing and usage from the command line.
+
+    Start with: tollway signup EMAIL --name NAME, then tollway plans, then tollway billing upgrade TIER.
+    """
+
+
+@billing_app.callback()
+@with_options
+def billing_status(context: typer.Context) -> None:
+    """Show the plan, its status, and when it renews or ends; upgrade; open the portal."""
+    if context.invoked_subcommand is None:
+        billing.status()
+
+
+@events_app.callback()
+@with_options
+def events_group() -> None:
+    """Follow what the services announce."""
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "signup": account.signup,
+    "login": account.login,
+    "logout": account.logout,
+    "whoami": account.whoami,
+    "token": account.token,
+    "plans": usage.plans,
+    "usage": usage.usage,
+}
+_BILLING: dict[str, Callable[..., Any]] = {"upgrade": billing.upgrade, "portal": billing.portal}
+for name, function in _COMMANDS.items():
+    app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _BILLING.items():
+    billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
+events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
+app.add_typer(billing_app, name="billing")
+app.add_typer(events_app, name="events")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("TOLLWAY_DEBUG"):
+            raise
+        output.note(f"error: {type(error).__name__}: {output.plain(error)}")
+        output.note("next:  this is a fault of the program; TOLLWAY_DEBUG=1 shows where")
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What commands print: answers on stdout, everything else on stderr. Colour only where a person looks at it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, Any
+
+from tollway.cli.errors import CliError
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+def coloured(stream: IO[str]) -> bool:
+    """https://no-color.org: a NO_COLOR that is not empty means none, whatever the terminal can do."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, *styles: str, stream: IO[str] | None = None) -> str:
+    if not text or not coloured(stream or sys.stdout):
+        return text
+    return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
+
+
+def plain(value: object) -> str:
+    """Text from elsewhere on one line, without what could steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def out(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """For the person, not for the pipe."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def out_json(value: Any) -> None:
+    out(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_error(error: CliError, *, as_json: bool) -> None:
+    if as_json:
+        body = dict(error.problem) if error.problem else {"detail": error.message}
+        if error.next_step:
+            body["next_step"] = error.next_step
+        note(json.dumps({"error": body}, ensure_ascii=False))
+        return
+    first, *rest = error.message.split("\n")
+    note(paint("error: ", "red", "bold", stream=sys.stderr) + plain(first))
+    for line in rest:
+        note("  " + plain(line.strip()))
+    if error.next_step:
+        note(paint("next:  ", "dim", stream=sys.stderr) + plain(error.next_step))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> None:
+    """Columns with two spaces between them; those in `right` hold numbers."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headings), *cells]) for i in range(len(headings))]
+
+    def aligned(row: Sequence[str]) -> str:
+        columns = enumerate(zip(row, widths, strict=True))
+        return "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in columns).rstrip()
+
+    out(paint(aligned(headings), "bold"))
+    for row in cells:
+        out(aligned(row))
+
+
+def number(value: int | None, absent: str = "unlimited") -> str:
+    return absent if value is None else f"{value:,}"
