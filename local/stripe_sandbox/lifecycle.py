@@ -35,13 +35,13 @@ def turn_due(ctx: Context, subscription_id: str) -> None:
         # Its first period never began; it expires instead.
         ctx.store.cancel_jobs(subscription_id, "turn")
         return
-    if subscription["status"] == "trialing" and _trial_over(ctx, subscription, now):
+    if subscription["status"] == "trialing" and trial_over(ctx, subscription, now):
         return
     renew(ctx, subscription, now)
 
 
-def _trial_over(ctx: Context, subscription: Json, now: int) -> bool:
-    """Handles a trial that ends without a card; False if the subscription goes on."""
+def trial_over(ctx: Context, subscription: Json, now: int) -> bool:
+    """Handles a trial that ends without a card, as it was told to; False if the subscription goes on."""
     if subscription["trial_end"] > now:
         return False
     customer = ctx.need(subscription["customer"], "customer")

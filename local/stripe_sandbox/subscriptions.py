@@ -400,6 +400,10 @@ def update(ctx: Context, params: Json, subscription: str) -> Json:
         }
     if "cancel_at_period_end" in params or "cancel_at" in params:
         _set_cancellation(ctx, after, params)
+    if params.get("trial_end") == "now" and before["status"] == "trialing":
+        after["trial_end"] = now = ctx.now_of(before["customer"])
+        if lifecycle.trial_over(ctx, after, now):
+            return ctx.need(subscription, "subscription")
     change = None
     if params.get("items") or params.get("trial_end") is not None or params.get("billing_cycle_anchor") == "now":
         from . import plan_change

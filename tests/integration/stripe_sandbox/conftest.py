@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,8 +19,12 @@ from typing import Any
 import httpx
 import pytest
 import stripe
+import uvicorn
 
 from local import ports
+from local.stripe_sandbox.app import create_app
+from local.stripe_sandbox.deliverer import RetryPolicy
+from local.stripe_sandbox.sandbox import Settings
 
 from .stripe_schema import check
 
@@ -43,8 +48,10 @@ class Receiver:
         self.forged: list[str] = []
         # Statuses for the next deliveries, then 200.
         self.answers: list[int] = []
-        # Seconds to hold the next deliveries.
-        self.holds: list[float] = []
+        # The next deliveries are answered when their event is set.
+        self.holds: list[threading.Event] = []
+        # Nobody else's deliveries, left over on a port that is ours now, are taken for our own.
+        self.path = f"/{secrets.token_hex(8)}"
         self._arrived = threading.Condition()
         receiver = self
 
@@ -52,18 +59,25 @@ class Receiver:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = receiver._take(body, self.headers["stripe-signature"])
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
+                try:
+                    length = int(self.headers["content-length"])
+                    body = self.rfile.read(length)
+                    if len(body) < length:
+                        return  # the sender was killed in the middle
+                    ours = self.path == receiver.path
+                    status = receiver._take(body, self.headers["stripe-signature"]) if ours else 404
+                    self.send_response(status)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                except ConnectionError:
+                    self.close_connection = True
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}{self.path}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -77,9 +91,9 @@ class Receiver:
             self.deliveries.append(Delivery(json.loads(body), signature, time.time(), body))
             self._arrived.notify_all()
             answer = self.answers.pop(0) if self.answers else 200
-            hold = self.holds.pop(0) if self.holds else 0.0
-        if hold:
-            threading.Event().wait(hold)
+            hold = self.holds.pop(0) if self.holds else None
+        if hold is not None:
+            hold.wait(30)
         return answer
 
     def types(self) -> list[str]:
@@ -102,7 +116,7 @@ class Receiver:
 
 @dataclass
 class Running:
-    """A sandbox process. `api` is raw HTTP whose every object is checked against stripe-python's annotations."""
+    """A sandbox, and raw calls to it whose every object is checked against stripe-python's annotations."""
 
     state: Path
     webhook_url: str | None = None
@@ -234,10 +248,43 @@ def receiver() -> Iterator[Receiver]:
     assert not receiver.forged, receiver.forged
 
 
+class InProcess(Running):
+    """A sandbox on a thread of this process: quicker to start, but it cannot be killed."""
+
+    def start(self) -> Running:
+        settings = Settings(
+            state=self.state,
+            base_url=self.url,
+            clock_file=self.clock_file,
+            webhook_url=self.webhook_url,
+            webhook_secret=SECRET,
+            retry=RetryPolicy(base=0.1),
+        )
+        config = uvicorn.Config(
+            create_app(settings), host="127.0.0.1", port=self.port, log_config=None, timeout_graceful_shutdown=2
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert self._thread.is_alive(), "the sandbox ended at start"
+            assert time.monotonic() < deadline, "the sandbox did not start"
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+
+    def kill(self) -> None:
+        raise NotImplementedError("use the fixture `process`")
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One sandbox for a module's tests, which make their own customers and do not move the default clock."""
-    running = Running(tmp_path_factory.mktemp("sandbox")).start()
+    running = InProcess(tmp_path_factory.mktemp("sandbox")).start()
     yield running
     running.stop()
 
@@ -245,6 +292,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def own(tmp_path: Path, receiver: Receiver) -> Iterator[Running]:
     """A sandbox of the test's own, delivering to its receiver."""
+    running = InProcess(tmp_path / "sandbox", receiver.url).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def process(tmp_path: Path, receiver: Receiver) -> Iterator[Running]:
+    """Like `own`, in a process that can be killed."""
     running = Running(tmp_path / "sandbox", receiver.url).start()
     yield running
     running.stop()
