@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from gateway.main import serve
 from gateway.settings import GatewaySettings
@@ -70,7 +71,22 @@ async def standing(**settings: str) -> AsyncIterator[Stack]:
         yield Stack(billing, quota, http, port, servers[0], servers[1])
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[Stack]:
+    async with standing() as stack:
+        yield stack
+
+
 @pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
+def stack(shared: Stack) -> Stack:
+    """One gateway for a module, with what the fakes hold as new. The gateway itself keeps nothing."""
+    shared.billing.__init__(ISSUER, shared.billing.signing)  # type: ignore[misc]
+    shared.quota.__init__()  # type: ignore[misc]
+    return shared
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own() -> AsyncIterator[Stack]:
+    """A gateway of the test's own: one that has read no keys yet, or whose services may be stopped."""
     async with standing() as stack:
         yield stack

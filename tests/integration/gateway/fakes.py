@@ -61,7 +61,7 @@ class SigningKey:
 
 
 class Billing(AccountServiceServicer, AuthServiceServicer, BillingServiceServicer, WebhookServiceServicer):
-    def __init__(self, issuer: str) -> None:
+    def __init__(self, issuer: str, signing: list[SigningKey] | None = None) -> None:
         self.issuer = issuer
         self.fault = Fault()
         self.accounts: dict[str, account_pb2.Account] = {}
@@ -69,7 +69,7 @@ class Billing(AccountServiceServicer, AuthServiceServicer, BillingServiceService
         self.scopes = ["billing", "usage"]
         self.signed_up: dict[str, account_pb2.CreateAccountResponse] = {}
         self.states: dict[str, billing_pb2.Billing] = {}
-        self.signing = [SigningKey("k1")]
+        self.signing = signing or [SigningKey("k1")]
         self.events: list[bytes] = []
 
     def new_account(self, name: str = "Ada", email: str = "ada@example.com") -> tuple[str, str]:

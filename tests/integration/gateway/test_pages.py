@@ -11,6 +11,7 @@ import pytest
 from gateway.problem_types import KNOWN
 from tests.integration.gateway.conftest import Stack
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 PAGES = ["/", "/checkout/success?session_id=cs_test_1", "/checkout/canceled", "/problems"]
 
 

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 
 from local import ports
 from services.kit.rpc import Server
 from tests.integration.gateway.conftest import ISSUER, Stack
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLWAY_", "STRIPE_", "CATALOG"))}
 
 

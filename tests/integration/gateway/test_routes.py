@@ -9,6 +9,7 @@ import pytest
 from services.kit import errors
 from tests.integration.gateway.conftest import Stack, standing
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 WHO = {"email": "ada@example.com", "name": "Ada"}
 
 
@@ -302,22 +303,22 @@ async def test_a_webhook_over_one_mebibyte_is_413_and_one_of_that_size_passes(st
     assert_problem(large, 413, "body_too_large")
 
 
-async def test_ready_names_the_service_that_is_down(stack: Stack) -> None:
-    ready = await stack.http.get("/readyz")
+async def test_ready_names_the_service_that_is_down(own: Stack) -> None:
+    ready = await own.http.get("/readyz")
     assert (ready.status_code, ready.json()["services"]) == (
         200,
         {"billing": "ok", "quota": "ok", "notify": "ok"},
     )
-    await stack.quota_server.stop()
-    down = assert_problem(await stack.http.get("/readyz"), 503, "not_ready")
+    await own.quota_server.stop()
+    down = assert_problem(await own.http.get("/readyz"), 503, "not_ready")
     assert down["services"] == {"billing": "ok", "quota": "down", "notify": "ok"}
-    assert (await stack.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await own.http.get("/healthz")).json() == {"status": "ok"}
 
 
-async def test_a_service_that_is_down_is_503_and_tells_no_address(stack: Stack) -> None:
-    _, auth = stack.account()
-    await stack.quota_server.stop()
-    answer = await stack.http.post("/v1/usage", json={"meter": "messages"}, headers=auth)
+async def test_a_service_that_is_down_is_503_and_tells_no_address(own: Stack) -> None:
+    _, auth = own.account()
+    await own.quota_server.stop()
+    answer = await own.http.post("/v1/usage", json={"meter": "messages"}, headers=auth)
     assert_problem(answer, 503, "unavailable")
     assert answer.headers["retry-after"]
     assert "127.0.0.1" not in answer.text

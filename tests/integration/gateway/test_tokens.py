@@ -14,6 +14,8 @@ from tests.integration.gateway.conftest import Stack
 from tests.integration.gateway.fakes import SigningKey
 from tests.integration.gateway.test_routes import assert_problem
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 async def use(stack: Stack, token: str):
     return await stack.http.post("/v1/usage", json={"meter": "messages"}, headers={"Authorization": f"Bearer {token}"})
@@ -93,44 +95,44 @@ async def test_a_token_without_the_scope_is_403(stack: Stack) -> None:
     assert_problem(await use(stack, token), 403, "insufficient_scope")
 
 
-async def test_many_tokens_cost_one_read_of_the_keys_and_no_authentication(stack: Stack) -> None:
-    account_id, _ = stack.account()
-    token = stack.billing.signing[0].sign(stack.billing.claims(account_id))
+async def test_many_tokens_cost_one_read_of_the_keys_and_no_authentication(own: Stack) -> None:
+    account_id, _ = own.account()
+    token = own.billing.signing[0].sign(own.billing.claims(account_id))
     for _ in range(3):
-        assert (await use(stack, token)).status_code == 200
-    assert stack.billing.fault.calls["GetJwks"] == 1
-    assert stack.billing.fault.calls["Authenticate"] == 0
+        assert (await use(own, token)).status_code == 200
+    assert own.billing.fault.calls["GetJwks"] == 1
+    assert own.billing.fault.calls["Authenticate"] == 0
 
 
 async def test_a_new_signing_key_is_found_and_unknown_ones_do_not_flood_billing(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
+    own: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account_id, _ = stack.account()
-    assert (await use(stack, stack.billing.signing[0].sign(stack.billing.claims(account_id)))).status_code == 200
-    stack.billing.signing.insert(0, SigningKey("k2"))
-    rotated = stack.billing.signing[0].sign(stack.billing.claims(account_id))
+    account_id, _ = own.account()
+    assert (await use(own, own.billing.signing[0].sign(own.billing.claims(account_id)))).status_code == 200
+    own.billing.signing.insert(0, SigningKey("k2"))
+    rotated = own.billing.signing[0].sign(own.billing.claims(account_id))
     for _ in range(5):  # within the floor
-        assert_problem(await use(stack, rotated), 401, "token_invalid")
-    assert stack.billing.fault.calls["GetJwks"] == 1
+        assert_problem(await use(own, rotated), 401, "token_invalid")
+    assert own.billing.fault.calls["GetJwks"] == 1
     monkeypatch.setattr(tokens, "FLOOR_S", 0.0)
-    assert (await use(stack, rotated)).status_code == 200
-    assert stack.billing.fault.calls["GetJwks"] == 2
+    assert (await use(own, rotated)).status_code == 200
+    assert own.billing.fault.calls["GetJwks"] == 2
 
 
-async def test_known_tokens_work_while_billing_is_down(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    account_id, _ = stack.account()
-    token = stack.billing.signing[0].sign(stack.billing.claims(account_id))
-    assert (await use(stack, token)).status_code == 200
-    await stack.billing_server.stop()
+async def test_known_tokens_work_while_billing_is_down(own: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    account_id, _ = own.account()
+    token = own.billing.signing[0].sign(own.billing.claims(account_id))
+    assert (await use(own, token)).status_code == 200
+    await own.billing_server.stop()
     monkeypatch.setattr(tokens, "CACHE_S", 0.0)
-    assert (await use(stack, token)).status_code == 200
+    assert (await use(own, token)).status_code == 200
 
 
-async def test_without_keys_and_without_billing_a_token_is_503_not_401(stack: Stack) -> None:
-    account_id, _ = stack.account()
-    token = stack.billing.signing[0].sign(stack.billing.claims(account_id))
-    await stack.billing_server.stop()
-    assert_problem(await use(stack, token), 503, "unavailable")
+async def test_without_keys_and_without_billing_a_token_is_503_not_401(own: Stack) -> None:
+    account_id, _ = own.account()
+    token = own.billing.signing[0].sign(own.billing.claims(account_id))
+    await own.billing_server.stop()
+    assert_problem(await use(own, token), 503, "unavailable")
 
 
 async def test_the_published_keys_verify_a_token_with_an_ordinary_library(stack: Stack) -> None:
