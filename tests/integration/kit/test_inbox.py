@@ -69,7 +69,7 @@ async def test_from_commit_to_handled_takes_milliseconds(engine: AsyncEngine, st
     took = sorted(took[20:])
     p50, p99 = took[len(took) // 2] * 1000, took[int(len(took) * 0.99)] * 1000
     print(f"commit to effect committed: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    assert p50 < 50
+    assert p50 < 100  # a few milliseconds on a quiet machine
 
 
 async def test_an_event_delivered_often_takes_effect_once(engine: AsyncEngine, stream: Stream, start: Start) -> None:
