@@ -173,7 +173,7 @@ def test_a_key_is_sent_only_to_the_server_that_issued_it(logged_in: Cli, gateway
 def test_the_environment_goes_before_the_file(logged_in: Cli, gateway: Gateway) -> None:
     logged_in("billing", code=3, TOLLWAY_API_KEY="sk_live_other")
     assert gateway.calls[-1][3] == "Bearer sk_live_other"
-    logged_in("billing", code=5, TOLLWAY_API_URL="http://127.0.0.1:9")
+    logged_in("plans", code=5, TOLLWAY_API_URL="http://127.0.0.1:9")
     assert "key_from" in logged_in("whoami", "--json", TOLLWAY_API_KEY=KEY).stdout
 
 
