@@ -31,7 +31,9 @@ class Terminal:
         home.mkdir(parents=True, exist_ok=True)
         self.opened = home / "opened.txt"
         browser = home / "browser"
-        browser.write_text(f"#!/bin/sh\nprintf %s \"$1\" > '{self.opened}.part' && mv '{self.opened}.part' '{self.opened}'\n")
+        # Moved into place, so that whoever sees the file sees all of it.
+        note = f"printf %s \"$1\" > '{self.opened}.part' && mv '{self.opened}.part' '{self.opened}'"
+        browser.write_text(f"#!/bin/sh\n{note}\n")
         browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLWAY_", "XDG_"))}
         self._environment = kept | {
@@ -127,8 +129,9 @@ async def test_sign_up_upgrade_pay_and_see_pro_with_its_renewal(
         "cancel_at_period_end": False,
     }
 
-    account = (await terminal.json("whoami"))["account"]["id"]
-    stream = await terminal.tollway("events", "tail", "--from-start", "--account", account, "--limit", "6", "--json")
+    account = (await terminal.json("whoami"))["account_id"]
+    wanted = ("--type", "TierChanged", "--type", "InvoicePaid", "--account", account)
+    stream = await terminal.tollway("events", "tail", "--from-start", *wanted, "--limit", "3", "--json")
     events = [json.loads(line) for line in stream.splitlines()]
     tiers = [event["data"] for event in events if event["type"].endswith(".TierChanged")]
     assert [(data.get("previous_tier", ""), data["tier"]) for data in tiers] == [("", "free"), ("free", "pro")]

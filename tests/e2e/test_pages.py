@@ -52,13 +52,19 @@ async def test_checkout_success_and_receipt_read_well_on_phone_and_desktop(world
     complaints = await _watch(page)
     await page.goto(f"{world.stack.mailbox_url}/")
     await expect(page.get_by_text(receipt["Subject"]).first).to_be_visible()
+    await _every_control_is_named(page)
     await shoot(page, "mailbox")
-    await page.goto(f"{world.stack.mailbox_url}/view/{receipt['ID']}.html")
-    await expect(page.get_by_role("link", name="View invoice")).to_be_visible()
-    await shoot(page, "receipt")
+    await page.goto(f"{world.stack.mailbox_url}/message/{receipt['ID']}")
+    await expect(page.frame_locator("iframe").get_by_role("link", name="View invoice")).to_be_visible()
+    await shoot(page, "mailbox-mail")
     await page.goto((await customer.invoices())[0]["hosted_invoice_url"])
+    await _every_control_is_named(page)
     await shoot(page, "invoice")
     assert complaints == []
+    # The mail alone, as wide as the screen, as a mail program shows it.
+    alone = await open_page(browser)
+    await alone.goto(f"{world.stack.mailbox_url}/view/{receipt['ID']}.html")
+    await shoot(alone, "receipt")
 
 
 async def test_portal_and_its_steps_read_well_on_phone_and_desktop(world: World, browser: Browser) -> None:

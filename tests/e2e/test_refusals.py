@@ -29,7 +29,7 @@ def _is_problem(answer: httpx.Response, status: int, code: str, field: str | Non
 
 @pytest.mark.parametrize(
     "amount",
-    ["0", "-1", "9223372036854775808", "9223372036854775807", "1e400", "1.5", "1.0", '"1"', "true", "null", "[1]", "{}"],
+    ["0", "-1", str(2**63), str(2**63 - 1), "1e400", "1.5", "1.0", '"1"', "true", "null", "[1]", "{}"],
 )
 async def test_an_amount_that_is_no_count_is_refused_naming_it(world: World, amount: str) -> None:
     customer = await world.sign_up()
@@ -50,7 +50,7 @@ async def test_an_amount_that_is_no_count_is_refused_naming_it(world: World, amo
         (b'{"meter": "\xff"}', 400, "malformed_json", None),
         ('{"meter": "messages", "meter": "messages"}', 400, "duplicate_key", None),
         ("[]", 422, "validation_failed", ""),
-        ('"messages"', 422, "validation_failed", None),
+        ('"messages"', 422, "validation_failed", ""),
         ("{}", 422, "validation_failed", "meter"),
         ('{"meter": 7}', 422, "validation_failed", "meter"),
         ('{"meter": ""}', 422, "validation_failed", "meter"),

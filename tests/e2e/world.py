@@ -131,8 +131,8 @@ class World:
 
     async def stripe(self, method: str, path: str, **form: Any) -> Json:
         """A call to Stripe's API as the account's owner could make it in the dashboard."""
-        data = {"params": form} if method == "GET" else {"data": form}
-        answer = await self.sandbox.request(method, f"/v1/{path}", headers=self._key, **data)
+        query, data = (form, None) if method == "GET" else (None, form)
+        answer = await self.sandbox.request(method, f"/v1/{path}", params=query, data=data, headers=self._key)
         assert answer.status_code == 200, answer.text
         found: Json = answer.json()
         return found
