@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +15,7 @@ from services.kit.inbox import Inbox
 from services.kit.outbox import Outbox
 from services.kit.transient import is_transient
 
-__all__ = ["UnitOfWork", "create_engine", "is_transient", "new_metadata", "transaction"]
+__all__ = ["UnitOfWork", "create_engine", "is_transient", "new_metadata"]
 
 # Named constraints: an error names the rule that was broken, and a migration can find it.
 NAMING = {
@@ -100,10 +99,3 @@ class UnitOfWork:
         connection, self._connection = self.connection, None
         # Closing rolls back what was not committed. Shielded: a cancelled call must still give its connection back.
         await asyncio.shield(connection.close())
-
-
-@asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A plain transaction for plumbing; commits when the block ends without an error."""
-    async with engine.begin() as connection:
-        yield connection
