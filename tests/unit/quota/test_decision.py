@@ -15,6 +15,7 @@ from services.quota.domain import (
     Account,
     Counters,
     Decision,
+    Grant,
     Kind,
     Limit,
     Opened,
@@ -51,10 +52,6 @@ uses = st.builds(
 )
 
 
-def keys() -> itertools.count[int]:
-    return itertools.count()
-
-
 @dataclass
 class Told:
     """Everything that happened to an account, kept the slow way: one line per grant."""
@@ -74,14 +71,15 @@ def starts(at: datetime) -> dict[Period, datetime]:
 def test_no_grant_exceeds_the_limit_in_force_whatever_plans_and_months_come(
     steps: list[tuple[Plan, timedelta, list[Use]]],
 ) -> None:
-    told, at, counters = Told(), NOW, {}
-    granted: dict[tuple[str, str], object] = {}
+    told, at = Told(), NOW
+    counters: Counters = {}
+    names = itertools.count()
+    granted: dict[tuple[str, str], Grant] = {}
     for version, (present, passed, batch) in enumerate(steps, start=1):
         at += passed
         state = account(present, at=at, counters=counters, version=version)
-        opened = Opened(at, {"acct_a": state}, granted)  # type: ignore[arg-type]
-        names = keys()
-        settled = settle(batch, opened, lambda names=names, version=version: f"\x1f{version}-{next(names)}")
+        opened = Opened(at, {"acct_a": state}, granted)
+        settled = settle(batch, opened, lambda: f"\x1f{next(names)}")
         for use, outcome in zip(batch, settled.outcomes, strict=True):
             if not isinstance(outcome, Decision):
                 assert isinstance(outcome, KeyReused)
