@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.problems import Problem
 
@@ -33,7 +33,8 @@ def _printable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+_NO_CONTROL = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"  # the same, for those who read the description
+Text = Annotated[str, AfterValidator(_printable), Field(json_schema_extra={"pattern": _NO_CONTROL})]
 
 
 async def read(request: Request, limit: int) -> bytes:

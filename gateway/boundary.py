@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.facts import begin, of
@@ -20,6 +21,7 @@ from services.kit.ids import new_id
 
 log = structlog.get_logger("gateway.access")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+GONE = 499  # as nginx writes it in logs; it is never sent
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, by machines
 
 
@@ -58,6 +60,8 @@ class Boundary:
 
         try:
             await self._app(scope, receive, with_headers)
+        except ClientDisconnect:
+            status = GONE  # in the middle of its body: nobody is there to be answered
         except Exception as error:
             log.exception("request.failed", method=method, route=_route(scope))
             known.error = type(error).__name__

@@ -11,6 +11,7 @@ import uvicorn
 
 from gateway.app import create
 from gateway.backend import Backend
+from gateway.http import protocol
 from gateway.settings import GatewaySettings
 from services.kit import process, telemetry
 from services.kit.config import load
@@ -50,7 +51,7 @@ async def serve(settings: GatewaySettings, tasks: process.Tasks) -> AsyncIterato
     backend = Backend(settings)
     config = uvicorn.Config(
         create(settings, backend),
-        http="h11",
+        http=protocol(settings.public_url),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -67,5 +67,6 @@ def _document(responses: dict[int | str, dict[str, Any]], code: str) -> None:
             "detail": known.detail,
             "instance": "/v1/example",
             "code": code,
+            "request_id": "req_019ab0c4d5e67f8899aabbccddeeff00",
         }
     }

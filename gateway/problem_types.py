@@ -16,6 +16,7 @@ class ProblemType(NamedTuple):
 
 KNOWN: dict[str, ProblemType] = {
     # The request itself
+    "malformed_http": ProblemType(400, "Malformed HTTP", "This is not an HTTP/1.1 request, or its head is too large."),
     "malformed_json": ProblemType(400, "Malformed JSON", "The body is not one JSON document in UTF-8."),
     "duplicate_key": ProblemType(400, "Duplicate key", "The JSON body names a key twice; say each thing once."),
     "body_timeout": ProblemType(408, "Body too slow", "The body did not arrive in time."),

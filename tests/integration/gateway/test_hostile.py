@@ -219,13 +219,56 @@ async def test_a_webhook_that_billing_does_not_store_in_time_is_503(
 
 async def test_a_body_that_does_not_come_is_408(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "READ_S", 0.2)
-    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
-    writer.write(b"POST /v1/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
+    answer = await raw(
+        stack,
+        b"POST /v1/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    )
     assert answer.startswith(b"HTTP/1.1 408")
     assert b'"code":"body_timeout"' in answer
+
+
+async def raw(stack: Stack, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(request)
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nBad\x00Name: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000,
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /v1/signup HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/signup HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+    ids=["tls", "nul", "large-head", "not-ascii", "negative-length", "two-lengths", "no-host", "bad-chunk"],
+)
+async def test_bytes_that_are_no_http_are_400_and_a_problem_too(stack: Stack, request_bytes: bytes) -> None:
+    head, _, body = (await raw(stack, request_bytes)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_http"
+
+
+async def test_a_caller_who_leaves_in_the_middle_of_the_body_is_no_failure_of_ours(stack: Stack) -> None:
+    with structlog.testing.capture_logs() as logged:
+        _, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+        head = b"POST /v1/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        writer.write(head)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        async with asyncio.timeout(10):
+            while not any(line["route"] == "/v1/signup" for line in logged):
+                await stack.http.get("/healthz")
+    assert [(line["status"], line["log_level"]) for line in logged if line["route"] == "/v1/signup"] == [(499, "info")]
 
 
 PRINTABLE = st.text(max_size=40) | st.sampled_from(["a@example.com", "messages", "pro", "sk_live_" + "a" * 33])
