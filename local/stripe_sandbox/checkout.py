@@ -40,6 +40,8 @@ _SUBSCRIPTION_DATA = record(
 )
 _LONGEST = DAY
 _SHORTEST = 30 * 60
+# Seconds by which the caller's clock may differ.
+_LEEWAY = 60
 
 
 @post(
@@ -102,7 +104,7 @@ def create(ctx: Context, params: Json) -> Json:
         raise invalid("`customer_creation` can only be used in `payment` and `setup` mode.", "customer_creation")
     now = ctx.now_of(customer)
     expires = params.get("expires_at") or now + _LONGEST
-    if not now + _SHORTEST - 60 <= expires <= now + _LONGEST:
+    if not now + _SHORTEST - _LEEWAY <= expires <= now + _LONGEST + _LEEWAY:
         raise invalid("The `expires_at` timestamp must be between 30 minutes and 24 hours from now.", "expires_at")
     items = [_line_item(ctx, given, mode, i) for i, given in enumerate(params["line_items"])]
     currencies = {item["price"]["currency"] for item in items}

@@ -92,13 +92,12 @@ class Timekeeper:
 
     def _do(self, clock: str | None, at: int) -> bool:
         """One task due at `at` or before; False when there is none."""
-        due = self._store.due(clock, at)
-        if not due:
+        due = self._store.first_due(clock, at)
+        if due is None:
             return False
-        object_id, task = due[0]
+        object_id, task, moment = due
         ctx = self._context()
-        moment = self._store.db.execute("SELECT at FROM jobs WHERE object = ? AND task = ?", due[0]).fetchone()[0]
-        ctx.as_of[clock or ""] = int(moment)
+        ctx.as_of[clock or ""] = moment
         try:
             with self._store.transaction():
                 # Gone before it runs: a task that sets its own next time sets a new one.
@@ -154,9 +153,13 @@ class Timekeeper:
                 if current is not None and moment > current["frozen_time"]:
                     self._store.put(current | {"frozen_time": moment})
 
-            await self._catch_up(clock_id, target, arrive)
-            arrive(target)
+            failed = False
+            try:
+                await self._catch_up(clock_id, target, arrive)
+                arrive(target)
+            except Exception:
+                failed = True  # logged where it happened; the clock says so
             ctx = self._context()
             with self._store.transaction():
-                test_clocks.ready(ctx, clock_id)
+                test_clocks.arrived(ctx, clock_id, failed=failed)
             self._committed(ctx)

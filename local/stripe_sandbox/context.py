@@ -44,11 +44,7 @@ class Context:
         """The object; raises resource_missing, 404 for a path's id and 400 for a parameter's."""
         found = self.store.get(object_id, kind)
         if found is None:
-            label = (
-                kind.rsplit(".", 1)[-1]
-                .replace("payment_method", "PaymentMethod")
-                .replace("payment_intent", "payment_intent")
-            )
+            label = "PaymentMethod" if kind == "payment_method" else kind
             if param is None:
                 raise missing(label, object_id)
             raise missing(label, object_id, param, 400)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ import httpx
 
 from . import events
 from .store import Store, encode
+
+log = logging.getLogger("stripe_sandbox")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,10 @@ class Deliverer:
     async def _deliver(self, delivery: int) -> None:
         try:
             await self._attempt(delivery)
+        except Exception:
+            # Left pending it would be tried again at once, for ever.
+            log.exception("delivery %s failed", delivery)
+            self._store.db.execute("UPDATE deliveries SET status = 'failed' WHERE id = ?", (delivery,))
         finally:
             del self._flying[delivery]
             self._wake.set()
@@ -132,7 +139,7 @@ class Deliverer:
         }
         try:
             answer = await self._http.post(endpoint["url"], content=payload, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return None, type(error).__name__
         return answer.status_code, None if answer.is_success else answer.text[:200]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from . import webhooks
+from . import idempotency, webhooks
 from .clock import DefaultClock, Timekeeper
 from .context import Context
 from .deliverer import Deliverer, RetryPolicy
@@ -37,6 +37,7 @@ class Sandbox:
         self.faults = Faults()
         self.deliverer = Deliverer(self.store, settings.retry)
         self.timekeeper = Timekeeper(self.store, self.clock, self.context, self.committed)
+        idempotency.forget_old(self.store)
         # Idempotency keys whose first request has not been answered yet.
         self.in_flight: set[str] = set()
         if settings.webhook_url is not None:

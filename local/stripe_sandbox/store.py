@@ -165,12 +165,13 @@ class Store:
         row = self.db.execute("SELECT min(at) FROM jobs WHERE clock = ?", (clock or "",)).fetchone()
         return None if row is None or row[0] is None else int(row[0])
 
-    def due(self, clock: str | None, at: int) -> list[tuple[str, str]]:
-        """(object, task) pairs due at `at` or before, in the order they fell due."""
-        rows = self.db.execute(
-            "SELECT object, task FROM jobs WHERE clock = ? AND at <= ? ORDER BY at, object, task", (clock or "", at)
-        )
-        return [(row[0], row[1]) for row in rows]
+    def first_due(self, clock: str | None, at: int) -> tuple[str, str, int] | None:
+        """The (object, task, time) that fell due first, at `at` or before."""
+        row = self.db.execute(
+            "SELECT object, task, at FROM jobs WHERE clock = ? AND at <= ? ORDER BY at, object, task LIMIT 1",
+            (clock or "", at),
+        ).fetchone()
+        return None if row is None else (row[0], row[1], int(row[2]))
 
     # Settings and counters of the sandbox itself.
 

@@ -87,6 +87,7 @@ def _furthest(ctx: Context, clock: str, now: int) -> int | None:
     return min(limits) if limits else None
 
 
-def ready(ctx: Context, clock: str) -> None:
+def arrived(ctx: Context, clock: str, *, failed: bool) -> None:
     found = ctx.need(clock, "test_helpers.test_clock")
-    ctx.save(found | {"status": "ready", "status_details": {}}, "test_helpers.test_clock.ready")
+    status = "internal_failure" if failed else "ready"
+    ctx.save(found | {"status": status, "status_details": {}}, f"test_helpers.test_clock.{status}")

@@ -83,7 +83,7 @@ class Receiver:
 
     def _take(self, body: bytes, signature: str) -> int:
         try:
-            stripe.Webhook.construct_event(body, signature, SECRET)  # type: ignore[no-untyped-call]
+            stripe.Webhook.construct_event(body, signature, SECRET)
         except stripe.SignatureVerificationError as error:
             self.forged.append(str(error))
             return 400
@@ -182,7 +182,7 @@ class Running:
         check(found)
         return found
 
-    def refused(self, path: str, *, method: str = "POST", status: int = 400, **data: str) -> dict[str, Any]:
+    def refused(self, path: str, status: int = 400, method: str = "POST", /, **data: str) -> dict[str, Any]:
         """The error of a call that must fail."""
         answer = self.call(method, path, data or None)
         assert answer.status_code == status, f"{answer.status_code} {answer.text}"

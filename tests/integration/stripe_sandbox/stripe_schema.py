@@ -114,7 +114,7 @@ def _of_object(value: Any, cls: type, arguments: tuple[Any, ...], path: str) -> 
         for key, inner in value.items():
             yield from violations(inner, arguments[0] if arguments else Any, f"{path}.{key}")
         return
-    fields = _fields(cls)
+    fields: dict[str, Any] = _fields(cls)  # type: ignore[arg-type]  # classes are hashable
     if issubclass(cls, stripe.ListObject):
         fields = _LIST | {"data": list[arguments[0]]}  # type: ignore[valid-type]
     for name, hint in fields.items():

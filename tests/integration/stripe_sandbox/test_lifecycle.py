@@ -271,7 +271,7 @@ def test_deleting_a_clock_deletes_its_customers(fresh: Timeline) -> None:
     deleted = fresh.shop.call("DELETE", f"/v1/test_helpers/test_clocks/{fresh.clock}").json()
     assert deleted["deleted"] is True
     assert fresh.shop.get(f"/v1/customers/{fresh.customer}")["deleted"] is True
-    fresh.shop.refused(f"/v1/subscriptions/{subscription}", method="GET", status=404)
+    fresh.shop.refused(f"/v1/subscriptions/{subscription}", 404, "GET")
 
 
 def test_a_manual_invoice_bills_the_pending_items(shop: Running) -> None:
@@ -291,7 +291,7 @@ def test_a_first_payment_that_fails_follows_the_payment_behavior(shop: Running, 
     customer = shop.customer("pm_card_chargeCustomerFail")["id"]
     given = {"customer": customer, "items[0][price]": shop.price()["id"], "payment_behavior": behavior}
     if behavior == "error_if_incomplete":
-        error = shop.refused("/v1/subscriptions", status=402, **given)
+        error = shop.refused("/v1/subscriptions", 402, **given)
         assert (error["type"], error["code"]) == ("card_error", "card_declined")
         assert shop.get(f"/v1/subscriptions?customer={customer}&status=all")["data"] == []
         return
@@ -303,5 +303,5 @@ def test_a_first_payment_that_fails_follows_the_payment_behavior(shop: Running, 
 
 def test_a_card_that_declines_cannot_be_attached(shop: Running) -> None:
     customer = shop.customer(None)["id"]
-    error = shop.refused("/v1/payment_methods/pm_card_chargeDeclined/attach", status=402, customer=customer)
+    error = shop.refused("/v1/payment_methods/pm_card_chargeDeclined/attach", 402, customer=customer)
     assert (error["code"], error["decline_code"]) == ("card_declined", "generic_decline")

@@ -22,7 +22,7 @@ def test_a_call_without_a_key_or_with_a_live_key_is_refused(shop: Running) -> No
 
 
 def test_an_unknown_url_is_404_with_stripes_sentence(shop: Running) -> None:
-    error = shop.refused("/v1/nothing", method="GET", status=404)
+    error = shop.refused("/v1/nothing", 404, "GET")
     assert error["message"].startswith("Unrecognized request URL (GET: /v1/nothing).")
     assert error["type"] == "invalid_request_error"
 
@@ -46,7 +46,7 @@ def test_an_unknown_parameter_is_named(shop: Running, path: str, data: dict[str,
 
 def test_a_missing_parameter_and_a_missing_object_are_named(shop: Running) -> None:
     assert shop.refused("/v1/products")["code"] == "parameter_missing"
-    gone = shop.refused("/v1/customers/cus_none", method="GET", status=404)
+    gone = shop.refused("/v1/customers/cus_none", 404, "GET")
     assert (gone["code"], gone["message"]) == ("resource_missing", "No such customer: 'cus_none'")
     named = shop.refused("/v1/subscriptions", customer="cus_none", **{"items[0][price]": "price_none"})
     assert (named["code"], named["param"]) == ("resource_missing", "customer")
@@ -133,8 +133,8 @@ def test_the_library_pages_through_everything_once(shop: Running, client: stripe
     back = shop.get(f"/v1/products?limit=5&ending_before={made[10]}")
     assert [p["id"] for p in back["data"]] == made[11:16][::-1]
     assert back["has_more"]
-    assert shop.refused("/v1/products?limit=0", method="GET")["param"] == "limit"
-    assert shop.refused("/v1/products?starting_after=prod_none", method="GET")["code"] == "resource_missing"
+    assert shop.refused("/v1/products?limit=0", 400, "GET")["param"] == "limit"
+    assert shop.refused("/v1/products?starting_after=prod_none", 400, "GET")["code"] == "resource_missing"
 
 
 def test_expand_follows_ids_and_brings_sub_lists_only_when_asked(shop: Running) -> None:
@@ -147,7 +147,7 @@ def test_expand_follows_ids_and_brings_sub_lists_only_when_asked(shop: Running) 
     assert full["customer"]["email"] == "jenny@example.com"
     assert full["latest_invoice"]["payments"]["data"][0]["status"] == "paid"
     assert "payments" not in shop.get(f"/v1/invoices/{subscription['latest_invoice']}")
-    wrong = shop.refused(f"{path}?expand[]=colour", method="GET")
+    wrong = shop.refused(f"{path}?expand[]=colour", 400, "GET")
     assert wrong["message"] == "This property cannot be expanded (colour)."
 
 
@@ -188,4 +188,4 @@ async def test_the_asynchronous_library_works_unmodified(shop: Running) -> None:
         assert caught.value.code == "resource_missing"
         assert caught.value.param == "items[0][price]"
     finally:
-        await http.close_async()
+        await http.close_async()  # type: ignore[no-untyped-call]
