@@ -1,0 +1,67 @@
+"""Billing's messages: what is shared becomes the plan, what is not stays with the account."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.quota.domain import Kind, Period
+from services.quota.events import to_plan, to_snapshot
+from tollway.billing.v1 import entitlement_pb2
+
+
+def message(account_id: str = "acct_a", **changes: Any) -> entitlement_pb2.Entitlements:
+    limit = entitlement_pb2.Limit(
+        name="messages",
+        meters=["messages"],
+        kind=entitlement_pb2.LIMIT_KIND_QUOTA,
+        limit=100,
+        period=entitlement_pb2.PERIOD_BILLING,
+    )
+    result = entitlement_pb2.Entitlements(
+        account_id=account_id,
+        version=3,
+        tier="free",
+        meters=[entitlement_pb2.Meter(name="messages")],
+        limits=[limit],
+        gates={"live": True, "beta": False},
+    )
+    for name, value in changes.items():
+        setattr(result, name, value)
+    return result
+
+
+def test_accounts_of_one_tier_share_one_plan() -> None:
+    one = message(version=1, status="active", catalog_hash="x")
+    one.period_anchor.CopyFrom(Timestamp(seconds=1_700_000_000, nanos=5))
+    one.period_interval = "month"
+    other = to_snapshot(message("acct_b", version=9))
+    first = to_snapshot(one)
+    assert first.plan_hash == other.plan_hash
+    assert first.anchor == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert (other.anchor, other.interval) == (None, "")
+    assert to_snapshot(message(tier="pro")).plan_hash != first.plan_hash
+
+
+def test_a_plan_says_what_billing_sent() -> None:
+    plan = to_plan(to_snapshot(message()).plan)
+    [limit] = plan.limits_of["messages"]
+    assert (limit.kind, limit.period, limit.limit) == (Kind.QUOTA, Period.BILLING, 100)
+    assert (limit.refusal.reason, limit.refusal.http_status) == ("messages_exceeded", 402)
+    assert plan.gates == {"live": True, "beta": False}
+
+
+@pytest.mark.parametrize("changes", [{"account_id": ""}, {"version": 0}, {"period_interval": "week"}])
+def test_what_cannot_be_acted_on_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"account|interval"):
+        to_snapshot(message(**changes))
+
+
+def test_an_unknown_kind_of_limit_is_refused_rather_than_left_out() -> None:
+    strange = message()
+    strange.limits[0].kind = entitlement_pb2.LIMIT_KIND_UNSPECIFIED
+    with pytest.raises(ValueError, match="kind"):
+        to_snapshot(strange)
