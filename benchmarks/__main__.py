@@ -1,0 +1,141 @@
+"""`make bench`: everything in one run, one table, and the same in `.tollway/bench.json`.
+
+Each part builds what it measures (PostgreSQL and NATS of its own, fsync on) and takes it down. An aim that is missed
+is printed as missed; the exit code says only whether the measuring worked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import gateway, latency, quota
+from local.state import default_folder
+
+# What the system aims at on two cores, at 64 in flight.
+LEAST_OF_NULL = 0.85
+LEAST_BATCH_OF_NAIVE = 8.0
+P50_MS, P99_MS = 50.0, 250.0
+RSS_MB = 120.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    part: str
+    what: str
+    measured: str
+    aim: str = ""
+    met: bool | None = None  # None: shown for comparison
+
+
+def quota_figures(numbers: dict[str, Any]) -> list[Figure]:
+    cells = numbers["scenarios"]
+
+    def rate(name: str) -> str:
+        return f"{cells[name]['per_second']:,}/s, p99 {cells[name]['p99_ms']:.1f} ms"
+
+    found = [
+        Figure("quota", "empty grpc.aio RPC", rate("null_rpc")),
+        Figure("quota", "one UPDATE per request, over gRPC", rate("naive_update_rpc")),
+        Figure("quota", "one UPDATE per request, no RPC", rate("naive_update_bare")),
+    ]
+    for name, where in (("consume_spread", "10,000 accounts"), ("consume_hot", "one hot account")):
+        ratio = cells[name]["of_null"]
+        measured = f"{rate(name)}, {ratio:.2f} of the empty RPC"
+        aim = f"≥ {LEAST_OF_NULL} of the empty RPC"
+        found.append(Figure("quota", f"Consume with a key, {where}", measured, aim, ratio >= LEAST_OF_NULL))
+    for name, where in (("batch_spread", "10,000 accounts"), ("batch_hot", "one hot account")):
+        ratio = cells[name]["of_naive"]
+        measured = f"{rate(name)}, {ratio:.1f} × naive"
+        aim = f"≥ {LEAST_BATCH_OF_NAIVE:.0f} × naive" if name == "batch_spread" else ""
+        met = ratio >= LEAST_BATCH_OF_NAIVE if aim else None
+        found.append(Figure("quota", f"ConsumeBatch of {numbers['batch']}, {where}", measured, aim, met))
+    return found
+
+
+def latency_figures(numbers: dict[str, Any]) -> list[Figure]:
+    found = []
+    for name, cells in numbers["scenarios"].items():
+        events, added = name.rsplit("_", 1)
+        what = f"{'one event' if events == 'one_event' else 'all of a checkout'}, Stripe + {added}"
+        for percent, aim in ((50, P50_MS), (99, P99_MS)):
+            beyond, raw = cells[f"beyond_p{percent}_ms"], cells[f"raw_p{percent}_ms"]
+            measured = f"{beyond:.1f} ms beyond Stripe, {raw:.1f} ms raw"
+            found.append(
+                Figure(
+                    "webhook → limit", f"p{percent}: {what}", measured, f"< {aim:.0f} ms beyond Stripe", beyond < aim
+                )
+            )
+    for name, rss in numbers["rss_mb"].items():
+        found.append(Figure("memory", f"{name}, idle after that load", f"{rss} MB", f"< {RSS_MB:.0f} MB", rss < RSS_MB))
+    return found
+
+
+def gateway_figures(numbers: dict[str, Any]) -> list[Figure]:
+    use = next(cells for name, cells in numbers["scenarios"].items() if "usage" in name)
+    measured = f"{use['per_second']:,}/s, p99 {use['p99_ms']:.1f} ms, {use['cpu_us']:.0f} µs CPU"
+    return [
+        Figure("gateway", "POST /v1/usage, its backends answering at once", measured),
+        Figure(
+            "gateway", "of that, beyond a bare ASGI answer with the same calls", f"{numbers['own_cpu_us_per_use']} µs"
+        ),
+    ]
+
+
+def main() -> int:
+    console = Console(stderr=True)
+    parts: dict[str, Any] = {}
+    figures: list[Figure] = []
+    loads: dict[str, float] = {}
+    for name, measure, read in (
+        ("quota", quota.measure, quota_figures),
+        ("latency", latency.measure, latency_figures),
+        ("gateway", gateway.measure, gateway_figures),
+    ):
+        loads[name] = round(os.getloadavg()[0], 1)
+        console.print(f"measuring {name} (load {loads[name]} before)")
+        parts[name] = measure()
+        figures += read(parts[name])
+    facts = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}",
+        "load_before": loads,
+    }
+    show(figures, facts)
+    write(default_folder() / "bench.json", figures, facts, parts)
+    return 0
+
+
+def show(figures: list[Figure], facts: dict[str, Any]) -> None:
+    caption = f"{facts['machine']}; load before each part: {facts['load_before']}"
+    table = Table("part", "figure", "measured", "aim", "met", title="make bench", caption=caption)
+    last = ""
+    for figure in figures:
+        if last and figure.part != last:
+            table.add_section()
+        met = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[figure.met]
+        table.add_row(figure.part if figure.part != last else "", figure.what, figure.measured, figure.aim, met)
+        last = figure.part
+    console = Console()
+    # In a file or a pipe no row must be folded to a terminal's 80 columns.
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def write(path: Path, figures: list[Figure], facts: dict[str, Any], parts: dict[str, Any]) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts | {"figures": [asdict(figure) for figure in figures]} | parts, indent=2) + "\n")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
