@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .errors import ApiError, declined
 
 _GENERIC = "Your card was declined."
+_CONFIRM = "Your card was declined. This transaction requires authentication."
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Card:
     message: str = _GENERIC
     # Whether saving it to a customer succeeds although charging it fails.
     attaches: bool = True
+    # Whether its bank asks the person to confirm (3D Secure). On the pages they do; nobody can off session.
+    authenticates: bool = False
 
     @property
     def last4(self) -> str:
@@ -31,10 +34,13 @@ class Card:
     def fingerprint(self) -> str:
         return hashlib.sha256(self.number.encode()).hexdigest()[:16]
 
-    def refusal(self, *, keep: bool = False, **more: object) -> ApiError | None:
+    def refusal(self, *, on_session: bool) -> ApiError | None:
+        """The error of charging it; None when it pays. On session the person is there to confirm."""
+        if self.authenticates and not on_session:
+            return declined(_CONFIRM, code="authentication_required", decline_code="authentication_required")
         if self.code is None:
             return None
-        return declined(self.message, code=self.code, decline_code=self.decline_code, keep=keep, **more)
+        return declined(self.message, code=self.code, decline_code=self.decline_code)
 
 
 def _decline(number: str, decline_code: str, message: str = _GENERIC) -> Card:
@@ -75,6 +81,10 @@ CARDS = {
         Card("4000000000000127", code="incorrect_cvc", message=_CVC, attaches=False),
         Card("4000000000000119", code="processing_error", message=_PROCESSING, attaches=False),
         Card("4000000000000341", code="card_declined", decline_code="generic_decline"),
+        Card("4000000000003220", authenticates=True),
+        Card("4000000000003063", authenticates=True),
+        Card("4000002500003155", authenticates=True),
+        Card("4000002760003184", authenticates=True, country="DE"),
     )
 }
 
@@ -107,6 +117,10 @@ _NAMES = {
     "chargedeclinedincorrectcvc": "4000000000000127",
     "chargedeclinedprocessingerror": "4000000000000119",
     "chargecustomerfail": "4000000000000341",
+    "threedsecure2required": "4000000000003220",
+    "threedsecurerequired": "4000000000003063",
+    "authenticationrequired": "4000002760003184",
+    "authenticationrequiredonsetup": "4000002500003155",
 }
 
 

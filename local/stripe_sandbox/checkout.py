@@ -128,7 +128,7 @@ def create(ctx: Context, params: Json) -> Json:
         "allow_promotion_codes": params.get("allow_promotion_codes"),
         "amount_subtotal": total,
         "amount_total": total,
-        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+        "automatic_tax": _automatic_tax(params.get("automatic_tax")),
         "billing_address_collection": params.get("billing_address_collection"),
         "cancel_url": params.get("cancel_url"),
         "client_reference_id": params.get("client_reference_id"),
@@ -191,6 +191,13 @@ def create(ctx: Context, params: Json) -> Json:
     }
     ctx.store.schedule(session_id, "checkout_expire", customer["test_clock"] if customer else None, expires)
     return ctx.create(session)
+
+
+def _automatic_tax(given: Json | None) -> Json:
+    """Nothing sold here is taxed: with automatic tax on, it is worked out as zero."""
+    enabled = bool(given and given.get("enabled"))
+    status = "complete" if enabled else None
+    return {"enabled": enabled, "liability": None, "provider": "stripe" if enabled else None, "status": status}
 
 
 def _details(email_address: str | None, name: str | None) -> Json:
@@ -291,7 +298,7 @@ def complete(ctx: Context, session: Json, method: Json | None, *, email_address:
         raise absent_parameter("payment_method")
     if method is not None:
         card = card_of(method)
-        refusal = card.refusal() if due or not card.attaches else None
+        refusal = card.refusal(on_session=True) if due or not card.attaches else None
         if refusal is not None:
             raise refusal
     customer = _customer(ctx, session, email_address, name)
@@ -348,6 +355,7 @@ def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None)
         mode=(data.get("billing_mode") or {}).get("type") or "flexible",
         description=data.get("description"),
         missing_method=behavior.get("missing_payment_method") or "create_invoice",
+        on_session=True,
     )
     session |= {"subscription": subscription["id"], "invoice": subscription["latest_invoice"]}
 
@@ -379,7 +387,7 @@ def _charge(ctx: Context, session: Json, customer: Json | None, method: Json) ->
         meta=data.get("metadata") or {},
     )
     intent |= {"shipping": data.get("shipping"), "receipt_email": data.get("receipt_email")}
-    payment_intents.confirm(ctx, intent, method)
+    payment_intents.confirm(ctx, intent, method, on_session=True)
     session["payment_intent"] = intent["id"]
 
 

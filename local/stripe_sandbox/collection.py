@@ -68,8 +68,11 @@ def default_method(ctx: Context, invoice: Json) -> Json | None:
     return None
 
 
-def attempt(ctx: Context, invoice: Json, method: Json | None = None) -> ApiError | None:
-    """One try to pay an open invoice. Changes it in place; returns the refusal, if there was one."""
+def attempt(ctx: Context, invoice: Json, method: Json | None = None, *, on_session: bool = False) -> ApiError | None:
+    """One try to pay an open invoice. Changes it in place; returns the refusal, if there was one.
+
+    `on_session` says that the person is there to confirm what their bank asks.
+    """
     chosen = method or default_method(ctx, invoice)
     payment = invoice["payments"]["data"][0]
     intent = ctx.need(payment["payment"]["payment_intent"], "payment_intent")
@@ -82,10 +85,12 @@ def attempt(ctx: Context, invoice: Json, method: Json | None = None) -> ApiError
             code="invoice_payment_intent_requires_action",
         )
     else:
-        refusal = payment_intents.confirm(ctx, intent, chosen)
+        refusal = payment_intents.confirm(ctx, intent, chosen, on_session=on_session)
     if refusal is None:
         mark_paid(ctx, invoice)
         return None
+    if intent["status"] == "requires_action":
+        ctx.emit("invoice.payment_action_required", invoice)
     _failed(ctx, invoice)
     return refusal
 

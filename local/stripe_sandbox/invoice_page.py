@@ -90,7 +90,7 @@ async def pay(request: Request) -> Response:
     problem = ""
 
     def work(ctx: Context) -> None:
-        refusal = collection.attempt(ctx, invoice, card_of(ctx, values))
+        refusal = collection.attempt(ctx, invoice, card_of(ctx, values), on_session=True)
         if refusal is not None:
             refusal.keep = True
             raise refusal

@@ -36,6 +36,8 @@ _FIELD_OF = {"number": "cardNumber", "exp_month": "cardExpiry", "exp_year": "car
 
 def html(sandbox: Sandbox, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     values.setdefault("business", sandbox.store.setting("business_name", "Sandbox"))
+    # The first field that needs another look gets the keyboard.
+    values["focus"] = next((name for name in FIELDS if (values.get("errors") or {}).get(name)), "")
     return HTMLResponse(_templates.get_template(template).render(**values), status, _HEADERS)
 
 

@@ -144,9 +144,18 @@ def _charge(ctx: Context, intent: Json, method: Json, refusal: ApiError | None) 
     }
 
 
-def confirm(ctx: Context, intent: Json, method: Json) -> ApiError | None:
-    """Charges the card. Changes the intent in place; returns the refusal, if the card refused."""
-    refusal = card_of(method).refusal()
+def confirm(ctx: Context, intent: Json, method: Json, *, on_session: bool = False) -> ApiError | None:
+    """Charges the card. Changes the intent in place; returns the refusal, if the card or its bank refused."""
+    refusal = card_of(method).refusal(on_session=on_session)
+    if refusal is not None and card_of(method).authenticates:
+        intent |= {
+            "status": "requires_action",
+            "payment_method": method["id"],
+            "next_action": {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}},
+        }
+        ctx.save(intent, "payment_intent.requires_action")
+        return refusal
+    intent["next_action"] = None
     charge = _charge(ctx, intent, method, refusal)
     intent["latest_charge"] = charge["id"]
     if refusal is None:
@@ -240,11 +249,11 @@ def _confirm(ctx: Context, intent: Json) -> Json:
         )
     method = ctx.need(intent["payment_method"], "payment_method")
     refusal = confirm(ctx, intent, method)
-    if refusal is not None:
+    if refusal is not None and intent["status"] != "requires_action":
         refusal.keep = True
         refusal.more["payment_intent"] = public(intent)
         raise refusal
-    if intent["setup_future_usage"] and intent["customer"]:
+    if refusal is None and intent["setup_future_usage"] and intent["customer"]:
         attach(ctx, method["id"], ctx.need(intent["customer"], "customer"))
     return intent
 
@@ -252,7 +261,7 @@ def _confirm(ctx: Context, intent: Json) -> Json:
 @post("/v1/payment_intents/{intent}/confirm", {"payment_method": text, "off_session": boolean, "return_url": text})
 def confirm_route(ctx: Context, params: Json, intent: str) -> Json:
     found = ctx.need(intent, "payment_intent")
-    if found["status"] not in ("requires_payment_method", "requires_confirmation"):
+    if found["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
         raise invalid(
             f"You cannot confirm this PaymentIntent because it has status {found['status']}.",
             code="payment_intent_unexpected_state",

@@ -93,7 +93,7 @@ def attach(ctx: Context, token: str, customer: Json, *, param: str = "payment_me
     if method["customer"] is not None:
         raise ApiError("The payment method you provided has already been attached to a customer.", param=param)
     card = card_of(method)
-    refusal = None if card.attaches else card.refusal()
+    refusal = None if card.attaches else card.refusal(on_session=True)
     if refusal is not None:
         raise refusal
     method["customer"] = customer["id"]

@@ -249,7 +249,7 @@ async def save_card(request: Request) -> Response:
             )
         for invoice in ctx.store.all("invoice", customer=visit.customer["id"]):
             if invoice["status"] == "open" and invoice["auto_advance"]:
-                collection.attempt(ctx, invoice)
+                collection.attempt(ctx, invoice, on_session=True)
 
     if not any(errors.values()):
         try:

@@ -99,6 +99,7 @@ def start(
     mode: str = "flexible",
     description: str | None = None,
     missing_method: str = "create_invoice",
+    on_session: bool = False,
 ) -> Json:
     """Creates a subscription and its first invoice, and collects it. Raises card_error for `error_if_incomplete`.
 
@@ -120,7 +121,8 @@ def start(
     waiting = invoice_items.take_pending(ctx, customer["id"], subscription_id)
     due = max(0, sum(entry["amount"] for entry in waiting) + (0 if trialing else sum(_amount(item) for item in made)))
     chosen = method or customer["invoice_settings"]["default_payment_method"]
-    pays = due == 0 or (chosen is not None and card_of(ctx.need(chosen, "payment_method")).code is None)
+    refusal = card_of(ctx.need(chosen, "payment_method")).refusal(on_session=on_session) if chosen else None
+    pays = due == 0 or (chosen is not None and refusal is None)
     if due and behavior == "default_incomplete":
         pays = False
     if due and not pays and behavior == "error_if_incomplete":
@@ -128,7 +130,6 @@ def start(
             raise invalid(
                 "This customer has no attached payment source or default payment method.", code="resource_missing"
             )
-        refusal = card_of(ctx.need(chosen, "payment_method")).refusal()
         if refusal is not None:
             raise refusal
     subscription: Json = {
@@ -201,7 +202,9 @@ def start(
     )
     invoices.finalize(ctx, invoice)
     if invoice["status"] == "open" and behavior != "default_incomplete":
-        collection.attempt(ctx, invoice, ctx.store.get(chosen, "payment_method") if chosen else None)
+        collection.attempt(
+            ctx, invoice, ctx.store.get(chosen, "payment_method") if chosen else None, on_session=on_session
+        )
     if customer["currency"] is None:
         current = ctx.need(customer["id"], "customer")
         ctx.save(current | {"currency": subscription["currency"]}, "customer.updated", current)

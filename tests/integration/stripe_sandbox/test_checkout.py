@@ -104,6 +104,7 @@ def test_a_wrong_field_is_marked_and_described(shop: Running, field: str, value:
     assert answer.status_code in (402, 422)
     mark = re.search(rf'<input id="{field}"[^>]*aria-invalid="true" aria-describedby="{field}-error"', answer.text)
     assert mark is not None
+    assert re.findall(r'<input id="(\w+)"[^>]*autofocus', answer.text) == [field]
     note = re.search(rf'id="{field}-error">([^<]*)<', answer.text)
     assert note is not None
     assert error in note[1]

@@ -7,9 +7,10 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
-from .conftest import Running
+from .conftest import CARD, Running
 
 DAY, HOUR = 86_400, 3_600
 START = int(datetime(2027, 1, 31, 12, tzinfo=UTC).timestamp())
@@ -141,6 +142,20 @@ def test_a_card_that_works_again_restores_the_subscription_at_the_next_try(fresh
     before, after = fresh.events(type="customer.subscription.updated")[-2:]
     assert before["data"]["object"]["status"] == "past_due"
     assert after["data"]["previous_attributes"] == {"status": "past_due"}
+
+
+def test_a_card_whose_bank_asks_the_person_fails_off_session_and_pays_on_the_invoices_page(fresh: Timeline) -> None:
+    subscription = fresh.subscribe(fresh.shop.price()["id"])
+    fresh.use("pm_card_authenticationRequired")
+    fresh.to(START + 28 * DAY + HOUR)
+    assert fresh.subscription(subscription)["status"] == "past_due"
+    assert len(fresh.events(type="invoice.payment_action_required")) == 1
+    invoice = fresh.invoices()[-1]
+    payments = fresh.shop.get(f"/v1/invoice_payments?invoice={invoice['id']}&expand[]=data.payment.payment_intent")
+    assert payments["data"][0]["payment"]["payment_intent"]["status"] == "requires_action"
+    httpx.post(invoice["hosted_invoice_url"], data={**CARD, "cardNumber": "4000 0027 6000 3184"})
+    assert fresh.invoices()[-1]["status"] == "paid"
+    assert fresh.subscription(subscription)["status"] == "active"
 
 
 def test_paying_the_latest_invoice_by_hand_restores_an_unpaid_subscription(fresh: Timeline) -> None:

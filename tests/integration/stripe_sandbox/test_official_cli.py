@@ -51,6 +51,7 @@ def _stripe(own: Running, home: Path, *arguments: str) -> str:
         "invoice.finalized",
         "invoice.paid",
         "invoice.payment_failed",
+        "invoice.payment_action_required",
         "invoice.updated",
         "invoice.voided",
         "payment_intent.succeeded",
