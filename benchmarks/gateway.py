@@ -171,18 +171,23 @@ async def _measure(seconds: float) -> dict[str, Any]:
 
 
 def measure(seconds: float = 3.0) -> dict[str, Any]:
+    """CPU microseconds per request by scenario, rates, latencies in milliseconds, RSS in MB."""
     return uvloop.run(_measure(seconds))
 
 
-def main() -> None:
-    found = measure(float(sys.argv[1]) if len(sys.argv) > 1 else 3.0)
+def report(numbers: dict[str, Any]) -> str:
     rows = [("gateway", "CPU µs/request", "requests/s", "p50 ms", "p99 ms")]
     rows += [
         (name, f"{row['cpu_us']:.0f}", f"{row['per_second']}", f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}")
-        for name, row in found["scenarios"].items()
+        for name, row in numbers["scenarios"].items()
     ]
-    print(common.table(f"The gateway's own cost, {found['in_flight']} requests in flight", rows))
-    print(f"own CPU per use: {found['own_cpu_us_per_use']:.0f} µs; RSS {found['rss_mb']:.0f} MB")
+    title = f"The gateway's own cost, {numbers['in_flight']} requests in flight"
+    own = f"own CPU per use: {numbers['own_cpu_us_per_use']:.0f} µs; RSS {numbers['rss_mb']:.0f} MB"
+    return f"{common.table(title, rows)}\n{own}"
+
+
+def main() -> None:
+    print(report(measure(float(sys.argv[1]) if len(sys.argv) > 1 else 3.0)))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from services.kit.errors import TollwayError
 from tollway.billing.v1.auth_pb2 import GetJwksRequest
 
 _ROUTERS = (
+    usage.router,  # first: routes are tried in order, and this one is asked most
+    skytale.router,
     health.router,
     signup.router,
     tokens.router,
-    skytale.router,
-    usage.router,
     plans.router,
     webhooks.router,
     pages.router,

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from gateway import facts
-from gateway.backend import Backend, Services
+from gateway.backend import Backend
 from gateway.problems import insufficient_scope, unauthenticated
 from gateway.tokens import looks_like_token, verify
 from tollway.billing.v1.auth_pb2 import AuthenticateRequest
@@ -64,20 +64,21 @@ async def api_key(request: Request) -> str:
     return credential
 
 
-def caller(scope: str, *, tokens: bool) -> Callable[[Request, Backend], Awaitable[Caller]]:
+def caller(scope: str, *, tokens: bool) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, who has `scope`. `tokens`: access tokens count too, not only API keys."""
 
-    async def resolve(request: Request, backend: Services) -> Caller:
+    async def resolve(request: Request) -> Caller:
+        state = request.app.state
         if not tokens:
-            found = await _by_key(request, backend, await api_key(request))
+            found = await _by_key(request, state.backend, await api_key(request))
         else:
             credential = _credential(request)
             if looks_like_token(credential):
-                token = await verify(credential, request.app.state.keys, request.app.state.public_url)
+                token = await verify(credential, state.keys, state.public_url)
                 facts.of(request.scope).account_id = token.account_id
                 found = Caller(account_id=token.account_id, scopes=token.scopes)
             else:
-                found = await _by_key(request, backend, credential)
+                found = await _by_key(request, state.backend, credential)
         found.must(scope)
         return found
 
