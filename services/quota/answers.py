@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.quota.domain import Decision, LimitState
 from tollway.quota.v1 import quota_pb2
 
 
-def to_message(decision: Decision) -> quota_pb2.Decision:
+def to_response(decision: Decision) -> quota_pb2.ConsumeResponse:
     """Made once per decision: the ledger's line and the caller's answer are the same."""
-    message = decision.rendered
-    if message is None:
-        message = decision.rendered = _render(decision)
-    assert isinstance(message, quota_pb2.Decision)  # noqa: S101 - nothing else is ever put there
-    return message
+    response = decision.rendered
+    if response is None:
+        response = decision.rendered = quota_pb2.ConsumeResponse()
+        _fill(response.decision, decision)
+    assert isinstance(response, quota_pb2.ConsumeResponse)  # noqa: S101 - nothing else is ever put there
+    return response
+
+
+def to_message(decision: Decision) -> quota_pb2.Decision:
+    return to_response(decision).decision
 
 
 def to_limit(state: LimitState) -> quota_pb2.LimitState:
-    return quota_pb2.LimitState(
-        name=state.name,
-        used=state.used,
-        limit=state.limit,
-        remaining=state.remaining,
-        reset_time=to_timestamp(state.reset),
-    )
+    message = quota_pb2.LimitState()
+    _fill_limit(message, state)
+    return message
 
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:
@@ -49,34 +49,33 @@ def from_ledger(answer: bytes) -> Decision:
     return Decision(message.tier, message.version, limits)
 
 
-def _render(decision: Decision) -> quota_pb2.Decision:
-    limits = [to_limit(state) for state in decision.limits]
+# Filled in place, which costs a third of building from parts: every part would be copied into its whole.
+def _fill(message: quota_pb2.Decision, decision: Decision) -> None:
     refused = decision.refused
     if refused is None:
-        return quota_pb2.Decision(
-            allowed=True,
-            limits=limits,
-            replayed=decision.replayed,
-            tier=decision.tier,
-            version=decision.version,
-        )
-    return quota_pb2.Decision(
-        binding_limit=refused.limit,
-        refusal=quota_pb2.Refusal(
-            reason=refused.refusal.reason,
-            http_status=refused.refusal.http_status,
-            detail=refused.refusal.detail,
-            billing_url=refused.billing_url,
-            support_contact=refused.support_contact,
-        ),
-        limits=limits,
-        retry_after=None if refused.retry_after is None else _seconds(refused.retry_after),
-        tier=decision.tier,
-        version=decision.version,
-    )
+        message.allowed = True
+    else:
+        message.binding_limit = refused.limit
+        refusal = message.refusal
+        refusal.reason = refused.refusal.reason
+        refusal.http_status = refused.refusal.http_status
+        refusal.detail = refused.refusal.detail
+        refusal.billing_url = refused.billing_url
+        refusal.support_contact = refused.support_contact
+        if refused.retry_after is not None:
+            message.retry_after.FromTimedelta(refused.retry_after)
+    for state in decision.limits:
+        _fill_limit(message.limits.add(), state)
+    message.replayed = decision.replayed
+    message.tier = decision.tier
+    message.version = decision.version
 
 
-def _seconds(delay: timedelta) -> Duration:
-    message = Duration()
-    message.FromTimedelta(delay)
-    return message
+def _fill_limit(message: quota_pb2.LimitState, state: LimitState) -> None:
+    message.name = state.name
+    message.used = state.used
+    if state.limit is not None:
+        message.limit = state.limit
+        message.remaining = max(0, state.limit - state.used)
+    if state.reset is not None:
+        message.reset_time.seconds = int(state.reset.timestamp())

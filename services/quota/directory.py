@@ -62,6 +62,14 @@ class BillingDirectory:
         try:
             snapshots = await self._entitlements.get(account_ids)
             await self._store(snapshots)
+        except ValueError as error:
+            # One account that this release cannot read must not stop the others.
+            log.error("directory.unreadable", accounts=len(account_ids), error=str(error))
+            if len(account_ids) == 1:
+                self._finish(account_ids, None)
+            for account_id in account_ids if len(account_ids) > 1 else ():
+                await self._read([account_id])
+            return
         except Exception as error:
             log.warning("directory.failed", accounts=len(account_ids), error=repr(error))
             self._finish(account_ids, None)

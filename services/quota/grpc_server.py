@@ -10,7 +10,7 @@ import grpc
 
 from services.kit.errors import InvalidArgument, TollwayError
 from services.quota import application
-from services.quota.answers import to_limit, to_message, to_timestamp
+from services.quota.answers import to_limit, to_message, to_response, to_timestamp
 from services.quota.domain import Use
 from services.quota.errors import UnknownMeter
 from services.quota.ports import Decider, Directory
@@ -36,7 +36,7 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
     async def Consume(self, request: quota_pb2.ConsumeRequest, context: _Context) -> quota_pb2.ConsumeResponse:  # noqa: N802
         use = to_use(request)
         decision = await application.consume(use, self._decider, self._directory, context.time_remaining())
-        return quota_pb2.ConsumeResponse(decision=to_message(decision))
+        return to_response(decision)
 
     async def ConsumeBatch(  # noqa: N802
         self, request: quota_pb2.ConsumeBatchRequest, context: _Context

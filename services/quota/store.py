@@ -70,6 +70,7 @@ _ENTER = "INSERT INTO lane (id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING"
 _SEQUENCE = "SELECT seq FROM lane WHERE id = $1 FOR UPDATE"
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_decode = json.JSONDecoder().raw_decode
 log = structlog.get_logger(__name__)
 
 
@@ -132,7 +133,7 @@ class Store:
                 plan = self._plans.get(plan_id)
                 assert plan is not None  # noqa: S101 - a foreign key holds it, and it was read above
                 opened.accounts[account_id] = Account(
-                    account_id, version, plan, anchor, interval, json.loads(counters), opened.at
+                    account_id, version, plan, anchor, interval, _decode(counters)[0], opened.at
                 )
             elif kind == b"k":
                 account_id, key, meter, amount, answer = row[1], row[7], row[8], row[9], row[10]

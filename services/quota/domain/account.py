@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from services.quota.domain.period import LIFETIME, Period, Span, billing_span, month_span
 from services.quota.domain.plan import Plan
@@ -23,14 +25,14 @@ class Account:
     interval: str
     counters: Counters
     at: datetime
-    spans: dict[Period, Span] = field(init=False)
+    spans: Mapping[Period, Span] = field(init=False)
 
     def __post_init__(self) -> None:
-        month = month_span(self.at)
-        # Without a subscription there is no billing period: the calendar month stands in for it.
-        subscribed = self.anchor is not None and self.interval
-        billing = billing_span(self.anchor, self.interval, self.at) if self.anchor and subscribed else month
-        self.spans = {Period.MONTH: month, Period.BILLING: billing, Period.LIFETIME: LIFETIME}
+        if self.anchor is None or not self.interval:
+            self.spans = _spans_without_subscription(self.at)
+        else:
+            billing = billing_span(self.anchor, self.interval, self.at)
+            self.spans = {Period.MONTH: month_span(self.at), Period.BILLING: billing, Period.LIFETIME: LIFETIME}
 
     def used(self, meter: str, period: Period) -> int:
         """Units used of the meter in the span that runs now."""
@@ -40,3 +42,10 @@ class Account:
         # A span that began earlier is over. One that began later was counted under an anchor that has moved back
         # since (a subscription ended): all of it lies in the present span too, so it still counts.
         return cell[1] if cell[0] >= self.spans[period].start else 0
+
+
+@lru_cache(maxsize=16)  # a batch has one instant
+def _spans_without_subscription(at: datetime) -> Mapping[Period, Span]:
+    """Where there is no billing period, the calendar month stands in for it."""
+    month = month_span(at)
+    return {Period.MONTH: month, Period.BILLING: month, Period.LIFETIME: LIFETIME}

@@ -81,16 +81,17 @@ def decide(account: Account, meter_name: str, amount: int, switch: Switch | None
     meter = plan.meters.get(meter_name)
     if meter is None:
         raise UnknownMeter(meter_name)
-    limits = plan.limits_of[meter_name]
-    used = [_used(account, limit) if limit.kind in _COUNTED else 0 for limit in limits]
-    refused = _refused(account, meter, amount, limits, used, switch)
-    counted = 0 if refused else amount
+    refused = _closed(account, meter, switch)
+    weighed = [(limit, _used(account, limit)) for limit in plan.limits_of[meter_name] if limit.kind in _COUNTED]
+    for limit, used in weighed:
+        if refused is None and limit.limit is not None and used + amount > limit.limit:
+            refused = _refusal(account, limit.name, limit.refusal, _retry_after(account, limit, amount))
+    counted = amount if refused is None else 0
     if counted and account.used(meter_name, Period.LIFETIME) > COUNTER_MAX - counted:
         raise CounterFull(meter_name)
     states = [
-        LimitState(limit.name, min(COUNTER_MAX, before + counted), limit.limit, _reset(account, limit))
-        for limit, before in zip(limits, used, strict=True)
-        if limit.kind in _COUNTED
+        LimitState(limit.name, min(COUNTER_MAX, used + counted), limit.limit, _reset(account, limit))
+        for limit, used in weighed
     ]
     return Decision(plan.tier, account.version, states, refused)
 
@@ -102,16 +103,12 @@ def charge(account: Account, meter_name: str, amount: int) -> None:
         cells[period] = [span.start, account.used(meter_name, period) + amount]
 
 
-def _refused(
-    account: Account, meter: Meter, amount: int, limits: tuple[Limit, ...], used: list[int], switch: Switch | None
-) -> Refused | None:
+def _closed(account: Account, meter: Meter, switch: Switch | None) -> Refused | None:
+    """Refusals that no number changes: the kill switch, then the gate."""
     if switch is not None:
         return _refusal(account, switch.name, switch.refusal)
     if meter.gate and not account.plan.gates.get(meter.gate, False):
         return _refusal(account, meter.gate, meter.gate_refusal)
-    for limit, before in zip(limits, used, strict=True):
-        if limit.kind in _COUNTED and limit.limit is not None and before + amount > limit.limit:
-            return _refusal(account, limit.name, limit.refusal, _retry_after(account, limit, amount))
     return None
 
 

@@ -11,11 +11,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
 
+from services.kit.config import Settings
+from services.kit.errors import TollwayError
 from services.kit.outbox import Envelope
+from services.kit.rpc import Link
 from services.kit.stream import Stream
 from tests.integration.quota import world
 from tollway.billing.v1 import events_pb2
-from tollway.quota.v1 import quota_pb2
+from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
 
 
 async def test_it_serves_while_nats_and_billing_are_away(tmp_path: Path, database: str) -> None:
@@ -100,3 +103,52 @@ async def test_a_new_account_is_read_from_billing_and_an_absent_one_is_not_found
                         await world.consume(stub, "acct_absent")
                     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert sum("acct_absent" in ids for ids in billing.asked) == 1  # the answer is believed for 5 s
+
+
+async def test_a_moved_clock_rolls_the_month_over_and_keys_stay_known(tmp_path: Path, database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=2))
+    with world.process(tmp_path, database) as quota:
+        async with world.client(quota.address) as stub:
+            assert (await world.consume(stub, "acct_a", 2, "k")).allowed
+            assert not (await world.consume(stub, "acct_a")).allowed
+            moved = tmp_path / "clock.new"
+            moved.write_text(str(35 * 86400))
+            moved.rename(tmp_path / "clock")
+            decision = await world.consume(stub, "acct_a")
+            assert decision.allowed
+            assert decision.limits[0].used == 1
+            usage = await stub.GetUsage(quota_pb2.GetUsageRequest(account_id="acct_a"))
+            assert usage.meters[0].used == 1
+            # A retry is a matter of the wall clock: it finds its answer whatever the business date is.
+            assert (await world.consume(stub, "acct_a", 2, "k")).replayed
+
+
+async def test_errors_carry_reason_and_field_over_the_wire(tmp_path: Path, database: str) -> None:
+    billing = world.Billing()
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a"))
+    async with world.billing_server(billing) as address:
+        with world.process(tmp_path, database, billing=address) as quota:
+            link = Link(quota.address, Settings(local=True))
+            stub = quota_pb2_grpc.QuotaServiceStub(link.channel)
+            async with asyncio.timeout(20):
+                while not await link.healthy():
+                    pass
+
+            async def fault(**fields: object) -> tuple[str, str, str]:
+                request = quota_pb2.ConsumeRequest(
+                    **({"account_id": "acct_a", "meter": "messages", "amount": 1} | fields)  # type: ignore[arg-type]
+                )
+                with pytest.raises(TollwayError) as caught:
+                    await link.call(stub.Consume, request)
+                return caught.value.code, caught.value.error_reason, caught.value.field
+
+            assert await fault(amount=0) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT", "amount")
+            assert await fault(meter="nonsense") == ("INVALID_ARGUMENT", "UNKNOWN_METER", "meter")
+            assert await fault(account_id="acct_x") == ("NOT_FOUND", "ACCOUNT_NOT_FOUND", "account_id")
+            await link.call(
+                stub.Consume, quota_pb2.ConsumeRequest(account_id="acct_a", meter="messages", amount=1, request_id="k")
+            )
+            assert await fault(amount=2, request_id="k") == ("ALREADY_EXISTS", "IDEMPOTENCY_KEY_REUSED", "request_id")
+            await link.close()

@@ -30,6 +30,8 @@ class Billing:
         self.asked.append(sorted(account_ids))
         self.called.set()
         await self.open.wait()
+        if "unreadable" in account_ids:
+            raise ValueError("a limit of a kind that this release does not know")
         if self.down:
             raise ConnectionError("away")
         return [snapshot(account_id) for account_id in account_ids if account_id in self.there]
@@ -95,3 +97,19 @@ async def test_one_caller_who_leaves_does_not_fail_the_others() -> None:
         await asyncio.gather(leaving, return_exceptions=True)
         billing.open.set()
         assert await staying == {"a"}
+
+
+async def test_an_account_that_cannot_be_read_does_not_stop_the_others() -> None:
+    billing = Billing("a", "b")
+    async with directory_of(billing, []) as directory:
+        billing.open.clear()
+        first = asyncio.create_task(directory.learn(["a"]))
+        await billing.called.wait()
+        strange = asyncio.create_task(directory.learn(["unreadable"]))
+        other = asyncio.create_task(directory.learn(["b"]))
+        await asyncio.sleep(0)
+        billing.open.set()
+        assert await first == {"a"}
+        assert await other == {"b"}
+        with pytest.raises(BillingUnavailable):
+            await strange
