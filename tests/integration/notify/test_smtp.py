@@ -21,7 +21,7 @@ from services.notify.smtp import Server, SmtpMailer
 from tests.integration.notify.conftest import Inboxes, serving
 
 
-def mail(to: str = "ada@example.com") -> EmailMessage:
+def mail(to: str) -> EmailMessage:
     message = EmailMessage()
     message["From"] = "billing@example.com"
     message["To"] = Address("", *to.split("@"))
@@ -30,8 +30,15 @@ def mail(to: str = "ada@example.com") -> EmailMessage:
     return message
 
 
-async def nothing() -> None:
-    """What the service does here is not under test."""
+async def deliver(server: Server, to: str) -> None:
+    async def before_content() -> None:
+        """What the service does here is not under test."""
+
+    mailer = SmtpMailer(server, "billing@example.com")
+    try:
+        await mailer.deliver(mail(to), to, before_content)
+    finally:
+        await mailer.close()
 
 
 @pytest.fixture
@@ -74,21 +81,21 @@ async def test_a_password_is_given_after_starttls_and_a_wrong_one_is_not_the_mai
     catcher = Inboxes()
     with serving(catcher, smtp_port, tls_context=tls, require_starttls=True, authenticator=check, auth_required=True):
         right = Server.of(f"smtp://user:p%2Fw@127.0.0.1:{smtp_port}")
-        await SmtpMailer(right, "billing@example.com").deliver(mail(), "ada@example.com", nothing)
+        await deliver(right, "ada@example.com")
         assert len(catcher.mails) == 1
         wrong = Server.of(f"smtp://user:wrong@127.0.0.1:{smtp_port}")
         with pytest.raises(NotAccepted, match="535"):
-            await SmtpMailer(wrong, "billing@example.com").deliver(mail(), "ada@example.com", nothing)
+            await deliver(wrong, "ada@example.com")
         none = Server.of(f"smtp://127.0.0.1:{smtp_port}")
         with pytest.raises(NotAccepted, match="530"):
-            await SmtpMailer(none, "billing@example.com").deliver(mail(), "ada@example.com", nothing)
+            await deliver(none, "ada@example.com")
 
 
 async def test_smtps_is_encrypted_from_the_first_byte(tls: ssl.SSLContext, smtp_port: int) -> None:
     catcher = Inboxes()
     with serving(catcher, smtp_port, ssl_context=tls):
         server = Server.of(f"smtps://127.0.0.1:{smtp_port}")
-        await SmtpMailer(server, "billing@example.com").deliver(mail(), "ada@example.com", nothing)
+        await deliver(server, "ada@example.com")
     assert len(catcher.mails) == 1
 
 
@@ -100,7 +107,7 @@ async def test_a_server_whose_certificate_nobody_vouches_for_gets_nothing(
         monkeypatch.delenv("SSL_CERT_FILE")
         server = Server.of(f"smtps://127.0.0.1:{smtp_port}")
         with pytest.raises(NotAccepted):
-            await SmtpMailer(server, "billing@example.com").deliver(mail(), "ada@example.com", nothing)
+            await deliver(server, "ada@example.com")
     assert catcher.mails == []
 
 
@@ -108,10 +115,10 @@ async def test_an_international_address_goes_out_where_the_server_takes_it(smtp_
     catcher = Inboxes()
     server = Server.of(f"smtp://127.0.0.1:{smtp_port}")
     with serving(catcher, smtp_port):
-        await SmtpMailer(server, "billing@example.com").deliver(mail("用户@例え.jp"), "用户@例え.jp", nothing)
+        await deliver(server, "用户@例え.jp")
     assert catcher.envelopes[0].rcpt_tos == ["用户@例え.jp"]
     with (
         serving(catcher, smtp_port, smtputf8=False),
         pytest.raises(Refused, match="SMTPUTF8"),
     ):
-        await SmtpMailer(server, "billing@example.com").deliver(mail("用户@例え.jp"), "用户@例え.jp", nothing)
+        await deliver(server, "用户@例え.jp")

@@ -145,23 +145,21 @@ async def test_a_crash_before_the_event_is_acknowledged_brings_no_second_mail(
 
 
 async def test_a_database_lost_after_acceptance_is_told_once_it_is_back(
-    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection, database: str
+    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection
 ) -> None:
-    admin = await asyncpg.connect(database.replace("+asyncpg", ""))
-
     loop = asyncio.get_running_loop()
+    cut: list[asyncpg.Record] = []
 
     async def cut_connections() -> None:
         inboxes.on_content = None
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tollway-notify'"
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(admin.fetch(query), loop))
+        cut.extend(await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sql.fetch(query), loop)))
 
     inboxes.on_content = cut_connections
     await publish(paid())
     await notify.reaches("SENT", "in_1")
+    assert cut
     assert len(inboxes.mails) == 1
-    assert "message.unrecorded" in notify.log()
-    await admin.close()
 
 
 async def test_two_replicas_send_each_mail_once(
