@@ -8,6 +8,7 @@ import json
 import re
 from datetime import UTC, datetime
 
+import jwt
 from playwright.async_api import Browser, expect
 
 from tests.e2e.browser import fill_card, open_page
@@ -131,6 +132,19 @@ async def test_an_old_token_says_free_a_new_one_pro_and_quota_acts_on_the_plan_o
 async def test_a_token_lives_for_one_hour_at_most(world: World) -> None:
     claims = _claims(await (await world.sign_up()).token())
     assert 0 < claims["exp"] - claims["iat"] <= 3600
+
+
+async def test_a_token_is_proven_by_the_published_keys_and_an_altered_one_is_refused(world: World) -> None:
+    customer = await world.sign_up()
+    token = await customer.token()
+    keys = jwt.PyJWKSet.from_dict((await world.gateway.get("/.well-known/jwks.json")).json())
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    claims = jwt.decode(token, key, algorithms=["EdDSA"], issuer=world.stack.gateway_url)
+    assert claims["sub"] == customer.id
+    head, _, signature = token.split(".")
+    better = base64.urlsafe_b64encode(json.dumps(claims | {"tier": "pro"}).encode()).rstrip(b"=").decode()
+    answer = await customer.send(token=f"{head}.{better}.{signature}")
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_invalid")
 
 
 async def test_the_receipt_has_amount_and_number_and_both_of_its_links_open(world: World) -> None:

@@ -165,6 +165,16 @@ async def test_upgrade_opens_checkout_in_the_browser_and_portal_opens_the_portal
     assert key not in portal
 
 
+async def test_a_cancelled_plan_shows_when_it_ends_instead_of_when_it_renews(world: World, terminal: Terminal) -> None:
+    customer = await world.subscriber()
+    (subscription,) = await customer.subscriptions()
+    await world.stripe("POST", f"subscriptions/{subscription['id']}", cancel_at_period_end="true")
+    billing = await until(customer.billing, lambda billing: billing["cancel_at_period_end"])
+    await terminal.tollway("login", "--api-key", customer.key)
+    shown = await terminal.tollway("billing")
+    assert shown == f"Plan: pro\nStatus: active\nEnds: {billing['current_period_end']}\n"
+
+
 async def test_events_tail_shows_a_tier_change_and_a_paid_invoice_as_they_happen(
     world: World, terminal: Terminal
 ) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.billing.domain.api_key import new_key
-from tests.e2e.world import PROBLEM, World
+from tests.e2e.world import PROBLEM, World, assert_nothing_inside_shows
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -163,8 +163,37 @@ async def test_a_key_with_a_wrong_checksum_is_refused_while_no_table_can_be_read
     _is_problem(await looked_up, 401, "api_key_unknown", None)
 
 
+@pytest.mark.parametrize("path", ["/v1/signup", "/v1/billing/checkout", "/v1/billing/portal", "/v1/usage"])
+async def test_wrong_json_is_refused_on_every_route_that_takes_json(world: World, path: str) -> None:
+    customer = await world.sign_up()
+    answer = await world.gateway.post(path, content='{"tier": ', headers=customer.bearer | _JSON)
+    _is_problem(answer, 400, "malformed_json", None)
+    answer = await world.gateway.post(path, content='["tier"]', headers=customer.bearer | _JSON)
+    _is_problem(answer, 422, "validation_failed", "")
+
+
 async def test_unknown_routes_and_methods_are_problems_too(world: World) -> None:
     _is_problem(await world.gateway.get("/v2/billing"), 404, "route_not_found", None)
     _is_problem(await world.gateway.delete("/v1/billing"), 405, "method_not_allowed", None)
     answer = await world.gateway.post("/v1/signup", content="email=a", headers={"Content-Type": "text/plain"})
     _is_problem(answer, 415, "unsupported_media_type", None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Traceback (most recent call last):\n  File "x", line 1, in <module>',
+        "<class 'asyncpg.exceptions.UniqueViolationError'>",
+        "SELECT id FROM account WHERE id = $1",
+        "could not open /home/tollway/.secrets",
+        "postgresql://tollway:password@127.0.0.1/tollway_billing",
+        "services/billing/application/plans.py",
+    ],
+)
+def test_an_answer_that_shows_what_is_inside_would_be_noticed(said: str) -> None:
+    document = dict.fromkeys(("type", "title", "instance", "code", "request_id"), "")
+    request = httpx.Request("GET", "http://127.0.0.1/v1/billing")
+    body = document | {"status": 500, "detail": said}
+    answer = httpx.Response(500, json=body, headers={"Content-Type": PROBLEM}, request=request)
+    with pytest.raises(AssertionError, match="tells too much"):
+        assert_nothing_inside_shows(answer)
