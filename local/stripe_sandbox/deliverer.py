@@ -15,9 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from . import events
+from .poster import Poster
 from .store import Store, encode
 
 log = logging.getLogger("stripe_sandbox")
@@ -51,8 +50,7 @@ class Deliverer:
         self._settled = asyncio.Condition()
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        self._http = httpx.AsyncClient(timeout=policy.timeout, limits=limits, follow_redirects=False, trust_env=False)
+        self._poster = Poster(policy.timeout)
 
     def start(self) -> None:
         self._loop = asyncio.create_task(self._run())
@@ -62,7 +60,7 @@ class Deliverer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._http.aclose()
+        self._poster.close()
 
     def wake(self) -> None:
         self._wake.set()
@@ -138,10 +136,10 @@ class Deliverer:
             "Stripe-Signature": signature(endpoint["_secret"], payload, int(time.time())),
         }
         try:
-            answer = await self._http.post(endpoint["url"], content=payload, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            status, text = await self._poster.post(endpoint["url"], headers, payload)
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
             return None, type(error).__name__
-        return answer.status_code, None if answer.is_success else answer.text[:200]
+        return status, None if 200 <= status < 300 else text
 
     def _record(
         self, delivery: int, status: str, attempts: int, code: int | None, error: str | None, next_at: float = 0
