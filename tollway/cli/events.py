@@ -115,13 +115,17 @@ def _data(message: Message) -> dict[str, Any]:
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """`invoice.number=ABCD-1`; a value with spaces is quoted, lists stay JSON."""
+    """`invoice.number=ABCD-1`; a value with spaces is quoted, of a list its length is told: --json has it all."""
+    if not prefix and len(data) == 1 and isinstance(only := next(iter(data.values())), dict):
+        data = only
     pairs: list[tuple[str, str]] = []
     for key, value in data.items():
         if isinstance(value, dict):
             pairs += _flat(value, f"{prefix}{key}.")
         elif isinstance(value, str) and value and not any(c.isspace() or c in "\"'" for c in value):
             pairs.append((prefix + key, value))
+        elif isinstance(value, list):
+            pairs.append((prefix + key, f"[{len(value)}]"))
         else:
             pairs.append((prefix + key, json.dumps(value, ensure_ascii=False)))
     return pairs

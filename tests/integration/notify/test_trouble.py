@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from collections.abc import Callable
 
@@ -160,6 +161,39 @@ async def test_a_database_lost_after_acceptance_is_told_once_it_is_back(
     await notify.reaches("SENT", "in_1")
     assert cut
     assert len(inboxes.mails) == 1
+
+
+async def test_kills_at_any_moment_send_no_mail_twice_and_forget_none(
+    notify: Notify, inboxes: Inboxes, publish: Publish, sql: asyncpg.Connection
+) -> None:
+    dice = random.Random(7)
+    count = 40
+
+    async def publish_all() -> None:
+        for number in range(1, count + 1):
+            await publish(paid(number))
+            await asyncio.sleep(0.03)  # spread over the kills
+
+    publishing = asyncio.create_task(publish_all())
+    for _ in range(6):
+        await asyncio.sleep(dice.uniform(0.05, 0.4))  # the moment of the kill
+        assert notify.process is not None
+        notify.process.kill()
+        await notify.died()
+        await notify.start()
+    await publishing
+
+    async def settled() -> bool:
+        # What dead processes held is let go at once; in life that takes 90 s.
+        await sql.execute("UPDATE messages SET claim_until = now() - interval '1 second' WHERE state = 'sending'")
+        states = await sql.fetch("SELECT state FROM messages")
+        return len(states) == count and {row["state"] for row in states} <= {"sent", "unknown"}
+
+    await until(settled, 60)
+    sent = {row["message_id"] for row in await sql.fetch("SELECT message_id FROM messages WHERE state = 'sent'")}
+    arrived = [mail["Message-ID"] for mail in inboxes.mails]
+    assert len(arrived) == len(set(arrived))
+    assert sent <= set(arrived)
 
 
 async def test_two_replicas_send_each_mail_once(

@@ -46,8 +46,12 @@ def test_an_events_fields_are_flat_and_unambiguous() -> None:
         ("invoice.number", "A-1"),
         ("invoice.name", '"Ada\'s shop"'),
         ("invoice.empty", '""'),
-        ("list", "[1, 2]"),
+        ("list", "[2]"),
     ]
+
+
+def test_an_event_that_is_one_thing_needs_no_prefix() -> None:
+    assert events._flat({"entitlements": {"tier": "pro", "meters": [{}]}}) == [("tier", "pro"), ("meters", "[1]")]
 
 
 def test_a_password_in_the_nats_address_is_not_repeated() -> None:
