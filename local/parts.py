@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 from local import nats, postgres, readiness
 from local.settings import DATABASES, LocalSettings
 from local.state import State
@@ -66,6 +68,8 @@ def all_parts(settings: LocalSettings, state: State) -> list[Part]:
             "--webhook-url",
             # Not the public address, which may lead through a tunnel or not here at all.
             f"http://127.0.0.1:{ports['gateway']}/webhooks/stripe",
+            "--business-name",
+            _seller(settings.catalog),
         ),
         ready=readiness.http(ports["sandbox"], "/healthz"),
         ports=_ports(settings, "sandbox"),
@@ -138,3 +142,11 @@ def _ports(settings: LocalSettings, *names: str) -> dict[str, int]:
 
 def log_path(state: State, part: Part) -> Path:
     return state.logs / f"{part.name}.log"
+
+
+def _seller(catalog: Path) -> str:
+    """The product's name for the sandbox's pages. A catalog that cannot be read is billing's to refuse, in words."""
+    try:
+        return str(yaml.safe_load(catalog.read_text())["product"]["name"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return ""

@@ -21,6 +21,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=Path(env.get("TOLLWAY_STATE", ".tollway")) / "sandbox")
     parser.add_argument("--webhook-url", help="an endpoint that gets every event")
     parser.add_argument("--webhook-secret", default=_secret(), help="its signing secret (STRIPE_WEBHOOK_SECRET)")
+    parser.add_argument("--business-name", default="", help="the seller's name on pages and invoices")
     parser.add_argument("--retry-base", type=float, default=RetryPolicy.base, help="seconds before the first retry")
     parser.add_argument("--retry-attempts", type=int, default=RetryPolicy.attempts)
     parser.add_argument(
@@ -46,6 +47,7 @@ def main() -> None:
         clock_file=Path(clock_file) if clock_file else None,
         webhook_url=arguments.webhook_url,
         webhook_secret=arguments.webhook_secret,
+        business_name=arguments.business_name,
         retry=RetryPolicy(
             base=arguments.retry_base, attempts=arguments.retry_attempts, timeout=arguments.webhook_timeout
         ),

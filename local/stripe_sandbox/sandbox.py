@@ -27,6 +27,8 @@ class Settings:
     webhook_url: str | None = None
     webhook_secret: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    # The seller's name on pages and invoices; empty leaves the one that was set before.
+    business_name: str = ""
 
 
 class Sandbox:
@@ -40,6 +42,8 @@ class Sandbox:
         idempotency.forget_old(self.store)
         # Idempotency keys whose first request has not been answered yet.
         self.in_flight: set[str] = set()
+        if settings.business_name:
+            self.store.set_setting("business_name", settings.business_name)
         if settings.webhook_url is not None:
             webhooks.preset(self.store, settings.webhook_url, settings.webhook_secret or "", int(time.time()))
 

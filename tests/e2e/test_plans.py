@@ -57,6 +57,18 @@ async def test_the_price_on_the_list_is_the_one_that_checkout_charges(world: Wor
     assert (await customer.invoices())[0]["amount_paid"] == price["unit_amount"]
 
 
+async def test_the_pages_of_stripe_are_in_the_sellers_name(world: World) -> None:
+    customer = await world.sign_up()
+    page = await customer.checkout()
+    assert "By confirming, you allow Skytale to charge your card" in (await world.sandbox.get(page)).text
+    assert (await customer.pay(page)).status_code == 303
+    assert "Return to Skytale" in (await world.sandbox.get(await customer.portal())).text
+    (invoice,) = await customer.invoices()
+    assert "Skytale" in (await world.sandbox.get(invoice["hosted_invoice_url"])).text
+    await customer.becomes("pro")
+    await customer.receipts(1)
+
+
 async def test_the_portal_updates_the_card_shows_the_invoices_and_cancels(world: World) -> None:
     customer = await world.subscriber()
     page = await world.sandbox.get(await customer.portal())
