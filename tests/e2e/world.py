@@ -93,7 +93,7 @@ class World:
             await response.aread()
             assert_nothing_inside_shows(response)
 
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        limits = httpx.Limits(max_connections=256, max_keepalive_connections=256)  # 200 at once are at once
         self.gateway = httpx.AsyncClient(
             base_url=stack.gateway_url, timeout=20, limits=limits, trust_env=False, event_hooks={"response": [look]}
         )
