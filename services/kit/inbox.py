@@ -124,6 +124,7 @@ class Consumer:
         # Failures that were an event's own, by its place in the stream. Redeliveries for passing reasons do not count.
         self._faults: dict[tuple[int, datetime], int] = {}
         self._lost = False
+        self._stopping = False
 
     def subjects(self) -> list[str]:
         return [
@@ -133,12 +134,19 @@ class Consumer:
 
     async def run(self) -> None:
         """Until cancelled. What is being handled then is rolled back and handed back to the stream."""
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(self._workers):
-                workers.create_task(self._work())
+        self._stopping = False
+        workers = [asyncio.create_task(self._work()) for _ in range(self._workers)]
+        try:
+            await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)  # none ends by itself
+        finally:
+            # Python 3.11's `wait_for`, in nats-py, swallows a cancellation that meets a message: the flag does not.
+            self._stopping = True
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await self._pull(await self._stream.jetstream())
             except Exception as error:
@@ -164,7 +172,7 @@ class Consumer:
         )
         subscription = await jetstream.pull_subscribe_bind(self._durable, stream=NAME)
         try:
-            while True:
+            while not self._stopping:
                 try:
                     # One at a time: a larger fetch waits for its slowest before it asks for more.
                     [message] = await subscription.fetch(1, timeout=PULL_S)

@@ -169,7 +169,8 @@ class Relay:
             failures = 0
             if published < BATCH:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):  # Python 3.11's `wait_for` may swallow a cancellation
+                        await self._wake.wait()
 
     async def _turn(self) -> int:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -39,9 +39,21 @@ class Tasks:
 
     async def stop(self) -> None:
         """Cancels the loops, the last started first, and waits for them."""
-        for task in reversed(self._tasks):
+        await cancel_until_done(list(reversed(self._tasks)))
+
+
+async def cancel_until_done(tasks: Sequence[asyncio.Task[None]], *, patience_s: float = 5.0) -> None:
+    """Cancels the tasks and waits for their end, whatever it is. Those that go on are cancelled again.
+
+    Python 3.11's `asyncio.wait_for` swallows a cancellation that comes together with what it waited for, and a loop
+    that lost one that way would never end. Patience leaves time for an orderly end, such as a relay's batch.
+    """
+    pending = [task for task in tasks if not task.done()]
+    while pending:
+        for task in pending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(pending, timeout=patience_s)
+        pending = [task for task in pending if not task.done()]
 
 
 async def _until_stopped(service: Callable[[Tasks], AbstractAsyncContextManager[None]]) -> int:

@@ -12,6 +12,8 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError
 
+from services.kit.process import cancel_until_done
+
 NAME = "TOLLWAY"
 DEAD_LETTERS = "TOLLWAY_DEAD"
 MAX_BYTES = 1024**3  # the server sets it aside at once, so it must fit a small disk; an operator's own setting stands
@@ -96,12 +98,11 @@ class Stream:
     async def close(self) -> None:
         self._ready.clear()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel_until_done([self._task])
         if self._client is not None:
             with contextlib.suppress(Exception):  # a server that went away has nothing left to close
-                await self._client.close()
+                async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                    await self._client.close()
 
     async def _keep(self) -> None:
         delay = 0.1

@@ -24,6 +24,7 @@ from services.kit.clock import BusinessClock, WallClock
 from services.kit.ids import new_id
 from services.kit.money import THREE_DECIMAL, ZERO_DECIMAL, decimals, format_money
 from services.kit.outbox import MAX_EVENT_BYTES, Envelope
+from services.kit.process import cancel_until_done
 from services.kit.transient import is_transient
 from tollway.billing.v1.events_pb2 import TierChanged
 
@@ -200,3 +201,23 @@ def test_an_event_is_a_cloud_event() -> None:
         "ce-subject": "acct_1",
         "ce-datacontenttype": "application/protobuf",
     }
+
+
+async def test_a_loop_that_swallows_a_cancellation_is_stopped_all_the_same() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)  # it has begun to wait
+    await cancel_until_done([task], patience_s=0.01)
+    assert task.cancelled()
+    assert swallowed == 3
