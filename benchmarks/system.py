@@ -46,6 +46,16 @@ class StripeRelay:
         self._target = target
         self.calls: list[StripeCall] = []
         self._open: set[asyncio.StreamWriter] = set()
+        self._moved = asyncio.Event()
+
+    def forget(self) -> None:
+        self.calls.clear()
+
+    async def answered(self, what: str) -> None:
+        """Returns when the first such call has begun to be answered."""
+        while not any(call.what == what and call.end > call.begin for call in self.calls):
+            self._moved.clear()
+            await self._moved.wait()
 
     async def serve(self, port: int) -> asyncio.Server:
         return await asyncio.start_server(self._connected, "127.0.0.1", port)
@@ -62,6 +72,7 @@ class StripeRelay:
         try:
             while data := await upstream.read(65536):
                 calls[-1].end = time.perf_counter()
+                self._moved.set()
                 writer.write(data)
         except ConnectionError:
             pass  # a side that left ends the pair
