@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from . import customers, ids, payment_intents, subscriptions
+from . import ids, subscription_start
 from .context import Context
-from .errors import ApiError, absent_parameter, invalid
+from .errors import absent_parameter, invalid
 from .fields import merged_metadata
 from .invoice_lines import amount_of
 from .lists import Condition, equals, inline, page
 from .params import anything, array, boolean, checked, choice, email, integer, metadata, now_or_time, record, text, url
-from .payment_methods import attach, card_of, resolve
 from .periods import DAY
 from .prices import PRICE_DATA, make_price
 from .products import make as make_product
@@ -115,7 +114,7 @@ def create(ctx: Context, params: Json) -> Json:
             "You must provide at least one recurring price in `subscription` mode when using prices.", "line_items"
         )
     data = params.get("subscription_data") or {}
-    trial_end = subscriptions.trial_from(data, now)
+    trial_end = subscription_start.trial_from(data, now)
     # A trial defers what recurs; what is sold once is paid at once.
     total = sum(item["amount_total"] for item in items if not (trial_end and item["price"]["recurring"]))
     session_id = ids.new("cs_test")
@@ -151,7 +150,7 @@ def create(ctx: Context, params: Json) -> Json:
         "customer_creation": None
         if customer
         else ("always" if mode == "subscription" else params.get("customer_creation") or "if_required"),
-        "customer_details": _details(known, None) if known else None,
+        "customer_details": details(known, None) if known else None,
         "customer_email": params.get("customer_email"),
         "discounts": [],
         "expires_at": expires,
@@ -200,7 +199,7 @@ def _automatic_tax(given: Json | None) -> Json:
     return {"enabled": enabled, "liability": None, "provider": "stripe" if enabled else None, "status": status}
 
 
-def _details(email_address: str | None, name: str | None) -> Json:
+def details(email_address: str | None, name: str | None) -> Json:
     return {
         "address": None,
         "business_name": None,
@@ -230,7 +229,7 @@ def _line_item(ctx: Context, given: Json, mode: str, index: int) -> Json:
             f"{name}[price]",
         )
     if price["recurring"] is not None:
-        subscriptions.recurring_price(ctx, price["id"], f"{name}[price]")
+        subscription_start.recurring_price(ctx, price["id"], f"{name}[price]")
     quantity = given.get("quantity")
     if quantity is None:
         raise invalid("Quantity is required. Add `quantity` to `line_items`.", f"{name}[quantity]", "parameter_missing")
@@ -276,119 +275,6 @@ def _price_from_data(ctx: Context, data: Json, name: str) -> Json:
     else:
         ctx.need(product, "product", param=f"{name}[price_data][product]")
     return make_price(ctx, {key: value for key, value in data.items() if key != "product_data"} | {"product": product})
-
-
-def require_open(session: Json) -> None:
-    if session["status"] == "complete":
-        raise ApiError("This Checkout Session has already been completed.", code="checkout_session_completed")
-    if session["status"] == "expired":
-        raise ApiError("This Checkout Session has expired.", code="checkout_session_expired")
-
-
-def complete(ctx: Context, session: Json, method: Json | None, *, email_address: str | None, name: str | None) -> Json:
-    """Pays an open session. Raises card_error when the card refuses; then nothing of it stays.
-
-    Without a payment method only a session that asks for nothing now and collects no card goes through.
-    """
-    require_open(session)
-    due = session["amount_total"]
-    if method is None and (
-        due or session["mode"] == "payment" or session["payment_method_collection"] != "if_required"
-    ):
-        raise absent_parameter("payment_method")
-    if method is not None:
-        card = card_of(method)
-        refusal = card.refusal(on_session=True) if due or not card.attaches else None
-        if refusal is not None:
-            raise refusal
-    customer = _customer(ctx, session, email_address, name)
-    if customer is not None and method is not None and (session["mode"] == "subscription" or _keeps_card(session)):
-        method = attach(ctx, method["id"], customer)
-    if session["mode"] == "subscription" and customer is not None:
-        _subscribe(ctx, session, customer, method)
-    elif method is not None:
-        _charge(ctx, session, customer, method)
-    shown_email = email_address or (customer["email"] if customer else None)
-    session |= {
-        "status": "complete",
-        "payment_status": "paid" if due else "no_payment_required",
-        "customer": customer["id"] if customer else None,
-        "customer_details": _details(shown_email, name or (customer["name"] if customer else None)),
-        "url": None,
-    }
-    ctx.store.cancel_jobs(session["id"])
-    return ctx.save(session, "checkout.session.completed")
-
-
-def _keeps_card(session: Json) -> bool:
-    return bool(session["_intent_data"].get("setup_future_usage"))
-
-
-def _customer(ctx: Context, session: Json, email_address: str | None, name: str | None) -> Json | None:
-    if session["customer"]:
-        before = ctx.need(session["customer"], "customer")
-        after = before | {"name": before["name"] or name, "email": before["email"] or email_address}
-        return ctx.save(after, "customer.updated", before)
-    if session["customer_creation"] != "always":
-        return None
-    return customers.make(ctx, {"email": email_address or session["customer_email"], "name": name})
-
-
-def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None) -> None:
-    data = session["_data"]
-    chosen = [
-        {"price": ctx.need(item["price"]["id"], "price"), "quantity": item["quantity"], "metadata": item["metadata"]}
-        for item in session["line_items"]["data"]
-        if item["price"]["recurring"]
-    ]
-    for item in session["line_items"]["data"]:
-        if not item["price"]["recurring"]:
-            _add_one_time(ctx, customer, item)
-    behavior = (data.get("trial_settings") or {}).get("end_behavior") or {}
-    subscription = subscriptions.start(
-        ctx,
-        customer,
-        chosen,
-        method=method["id"] if method else None,
-        trial_end=data.get("trial_end"),
-        meta=data.get("metadata"),
-        mode=(data.get("billing_mode") or {}).get("type") or "flexible",
-        description=data.get("description"),
-        missing_method=behavior.get("missing_payment_method") or "create_invoice",
-        on_session=True,
-    )
-    session |= {"subscription": subscription["id"], "invoice": subscription["latest_invoice"]}
-
-
-def _add_one_time(ctx: Context, customer: Json, item: Json) -> None:
-    from . import invoice_items
-
-    now = ctx.now_of(customer)
-    invoice_items.add(
-        ctx,
-        customer["id"],
-        amount=item["amount_total"],
-        currency=item["currency"],
-        description=item["description"],
-        period=(now, now),
-        price=item["price"],
-        quantity=item["quantity"],
-    )
-
-
-def _charge(ctx: Context, session: Json, customer: Json | None, method: Json) -> None:
-    data = session["_intent_data"]
-    intent = payment_intents.make(
-        ctx,
-        amount=session["amount_total"],
-        currency=session["currency"],
-        customer=customer["id"] if customer else None,
-        description=data.get("description"),
-        meta=data.get("metadata") or {},
-    )
-    intent |= {"shipping": data.get("shipping"), "receipt_email": data.get("receipt_email")}
-    payment_intents.confirm(ctx, intent, method, on_session=True)
-    session["payment_intent"] = intent["id"]
 
 
 @get("/v1/checkout/sessions/{session}")
@@ -455,44 +341,3 @@ def expire_due(ctx: Context, session_id: str) -> None:
     found = ctx.need(session_id, "checkout.session")
     if found["status"] == "open":
         _expire(ctx, found)
-
-
-# What Stripe's own page calls, and with it the official CLI.
-
-
-@get("/v1/payment_pages/{session}")
-def payment_page(ctx: Context, params: Json, session: str) -> Json:
-    found = ctx.need(session, "checkout.session")
-    return {
-        "id": found["id"],
-        "object": "checkout.session",
-        "session_id": found["id"],
-        "amount_total": found["amount_total"],
-        "currency": found["currency"],
-        "customer_email": found["customer_email"],
-        "line_items": found["line_items"]["data"],
-        "livemode": False,
-        "mode": found["mode"],
-        "payment_status": found["payment_status"],
-        "status": found["status"],
-        "success_url": found["success_url"],
-    }
-
-
-@post("/v1/payment_pages/{session}/confirm", lenient=True)
-def confirm_payment_page(ctx: Context, params: Json, session: str) -> Json:
-    found = ctx.need(session, "checkout.session")
-    require_open(found)
-    expected = params.get("expected_amount")
-    if expected is not None and str(expected) != str(found["amount_total"]):
-        raise invalid("The amount of this session has changed.", "expected_amount", "checkout_amount_mismatch")
-    method = resolve(ctx, params["payment_method"], param="payment_method") if params.get("payment_method") else None
-    billing = method["billing_details"] if method else {}
-    return complete(
-        ctx, found, method, email_address=billing.get("email") or found["customer_email"], name=billing.get("name")
-    )
-
-
-def success_address(session: Json) -> str:
-    address: str = session["success_url"]
-    return address.replace("{CHECKOUT_SESSION_ID}", session["id"])

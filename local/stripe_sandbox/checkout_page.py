@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from . import checkout
+from . import checkout_payment
 from .context import Context
 from .errors import ApiError
 from .money import shown
@@ -22,7 +22,7 @@ def _closed(sandbox: Sandbox, session: Json | None) -> Response | None:
             sandbox,
             "You're all done here",
             "This payment has already been made.",
-            link=checkout.success_address(session),
+            link=checkout_payment.success_address(session),
         )
     if session["status"] == "expired":
         text = "This checkout has timed out. Start again from the site you came from."
@@ -109,7 +109,7 @@ async def pay(request: Request) -> Response:
     if closed is not None or session is None:
         # A second click on "pay" arrives here after the first went through: it goes where the first went.
         if session is not None and session.get("status") == "complete":
-            return RedirectResponse(checkout.success_address(session), 303)
+            return RedirectResponse(checkout_payment.success_address(session), 303)
         return closed or Response(status_code=404)
     customer = sandbox.store.get(session["customer"]) if session["customer"] else None
     known = (customer or {}).get("email") or session["customer_email"]
@@ -124,7 +124,7 @@ async def pay(request: Request) -> Response:
 
     def work(ctx: Context) -> Json:
         method = None if skip_card else card_of(ctx, values | {"email": email})
-        return checkout.complete(ctx, session, method, email_address=email, name=values["billingName"] or None)
+        return checkout_payment.complete(ctx, session, method, email_address=email, name=values["billingName"] or None)
 
     try:
         done = sandbox.run(sandbox.context(), work)
@@ -132,4 +132,4 @@ async def pay(request: Request) -> Response:
         problem = place(error, errors)
         fresh = sandbox.store.get(session["id"]) or session
         return _show(sandbox, fresh, values=sticky(values), errors=errors, problem=problem, status=402)
-    return RedirectResponse(checkout.success_address(done), 303)
+    return RedirectResponse(checkout_payment.success_address(done), 303)

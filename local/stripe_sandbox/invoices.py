@@ -358,21 +358,3 @@ def remove(ctx: Context, params: Json, invoice: str) -> Json:
 def lines(ctx: Context, params: Json, invoice: str) -> Json:
     found: Json = ctx.need(invoice, "invoice")["lines"]
     return found
-
-
-@get("/v1/invoice_payments/{payment}")
-def retrieve_payment(ctx: Context, params: Json, payment: str) -> Json:
-    return ctx.need(payment, "invoice_payment")
-
-
-@listing("/v1/invoice_payments", {"invoice": text, "status": text, "payment": anything})
-def listed_payments(ctx: Context, params: Json) -> Json:
-    where: list[Condition] = []
-    if params.get("invoice"):
-        where.append(equals("ref", params["invoice"]))
-    if params.get("status"):
-        where.append(equals("status", params["status"]))
-    wanted = (params.get("payment") or {}).get("payment_intent")
-    if wanted:
-        where.append(equals("payment.payment_intent", wanted))
-    return page(ctx, "invoice_payment", params, "/v1/invoice_payments", where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
-from . import collection, ids, invoice_items, invoices, subscriptions
+from . import collection, ids, invoice_items, invoices, subscription_start
 from .context import Context
 from .errors import invalid
 from .invoice_lines import amount_of, line
@@ -67,11 +67,11 @@ def apply_to(ctx: Context, subscription: Json, params: Json) -> Change:
             continue
         price = old["price"] if old else None
         if wanted.get("price"):
-            price = subscriptions.recurring_price(ctx, wanted["price"], f"items[{i}][price]")
+            price = subscription_start.recurring_price(ctx, wanted["price"], f"items[{i}][price]")
         if price is None:
             raise invalid("Missing required param: price.", f"items[{i}][price]", "parameter_missing")
         if old is None:
-            new = subscriptions.make_item(
+            new = subscription_start.make_item(
                 ctx,
                 subscription["id"],
                 price,

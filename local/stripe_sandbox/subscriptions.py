@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from . import collection, ids, invoice_items, invoices, lifecycle
+from . import lifecycle, plan_change, subscription_start
 from .context import Context
 from .errors import ApiError, absent_parameter, invalid
-from .fields import apply, merged_metadata
-from .invoice_lines import amount_of, line
-from .lists import Condition, equals, inline, page, time_range
+from .fields import apply
+from .lists import Condition, equals, page, time_range
 from .params import TIME_RANGE, anything, array, boolean, choice, integer, metadata, now_or_time, record, text
-from .payment_methods import card_of, resolve
-from .periods import DAY, HOUR, next_end
-from .prices import plan_of
+from .payment_methods import resolve
 from .routing import delete, get, listing, post
 from .store import Json
 from .subscription_status import end
@@ -48,204 +43,6 @@ SHARED = {
     "trial_end": now_or_time,
     "trial_settings": _TRIAL_SETTINGS,
 }
-FIRST_PAYMENT_SECONDS = 23 * HOUR
-
-
-def make_item(
-    ctx: Context, subscription_id: str, price: Json, quantity: int, start: int, anchor: int, meta: Any
-) -> Json:
-    recurring = price["recurring"]
-    return {
-        "id": ids.new("si"),
-        "object": "subscription_item",
-        "billing_thresholds": None,
-        "created": start,
-        "current_period_end": next_end(anchor, start, recurring["interval"], recurring["interval_count"]),
-        "current_period_start": start,
-        "discounts": [],
-        "metadata": merged_metadata({}, meta or {}),
-        "plan": plan_of(price),
-        "price": price,
-        "quantity": quantity,
-        "subscription": subscription_id,
-        "tax_rates": [],
-    }
-
-
-def recurring_price(ctx: Context, price_id: str, param: str) -> Json:
-    price = ctx.need(price_id, "price", param=param)
-    if price["recurring"] is None:
-        raise invalid(
-            f"The price specified is set to `type=one_time` but this field only accepts prices with"
-            f" `type=recurring`: {price_id}",
-            param,
-        )
-    if price["recurring"]["usage_type"] == "metered":
-        raise invalid("This sandbox bills licensed prices only.", param)
-    if not price["active"]:
-        raise invalid("The price specified is inactive. This field only accepts active prices.", param)
-    return price
-
-
-def start(
-    ctx: Context,
-    customer: Json,
-    items: list[Json],
-    *,
-    method: str | None = None,
-    trial_end: int | None = None,
-    meta: dict[str, str] | None = None,
-    behavior: str = "allow_incomplete",
-    mode: str = "flexible",
-    description: str | None = None,
-    missing_method: str = "create_invoice",
-    on_session: bool = False,
-) -> Json:
-    """Creates a subscription and its first invoice, and collects it. Raises card_error for `error_if_incomplete`.
-
-    `items` are {price: object, quantity, metadata}. A trial makes an invoice of nothing.
-    """
-    now = ctx.now_of(customer)
-    trialing = trial_end is not None and trial_end > now
-    anchor = trial_end if trialing and trial_end is not None else now
-    subscription_id, invoice_id = ids.new("sub"), ids.new("in")
-    made = [
-        make_item(ctx, subscription_id, item["price"], item.get("quantity") or 1, now, anchor, item.get("metadata"))
-        for item in items
-    ]
-    if len({item["price"]["currency"] for item in made}) > 1:
-        raise invalid("All prices on a subscription must have the same currency.", "items")
-    if trialing:
-        for item in made:
-            item["current_period_end"] = anchor
-    waiting = invoice_items.take_pending(ctx, customer["id"], subscription_id)
-    due = max(0, sum(entry["amount"] for entry in waiting) + (0 if trialing else sum(_amount(item) for item in made)))
-    chosen = method or customer["invoice_settings"]["default_payment_method"]
-    refusal = card_of(ctx.need(chosen, "payment_method")).refusal(on_session=on_session) if chosen else None
-    pays = due == 0 or (chosen is not None and refusal is None)
-    if due and behavior == "default_incomplete":
-        pays = False
-    if due and not pays and behavior == "error_if_incomplete":
-        if chosen is None:
-            raise invalid(
-                "This customer has no attached payment source or default payment method.", code="resource_missing"
-            )
-        if refusal is not None:
-            raise refusal
-    subscription: Json = {
-        "id": subscription_id,
-        "object": "subscription",
-        "application": None,
-        "application_fee_percent": None,
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
-        "billing_cycle_anchor": anchor,
-        "billing_cycle_anchor_config": None,
-        "billing_mode": {
-            "flexible": {"proration_discounts": "included"} if mode == "flexible" else None,
-            "type": mode,
-            **({"updated_at": now} if mode == "flexible" else {}),
-        },
-        "billing_schedules": [],
-        "billing_thresholds": None,
-        "cancel_at": None,
-        "cancel_at_period_end": False,
-        "canceled_at": None,
-        "cancellation_details": {"comment": None, "feedback": None, "reason": None},
-        "collection_method": "charge_automatically",
-        "created": now,
-        "currency": made[0]["price"]["currency"],
-        "customer": customer["id"],
-        "customer_account": None,
-        "days_until_due": None,
-        "default_payment_method": method,
-        "default_source": None,
-        "default_tax_rates": [],
-        "description": description,
-        "discounts": [],
-        "ended_at": None,
-        "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
-        "items": inline(made, f"/v1/subscription_items?subscription={subscription_id}") | {"total_count": len(made)},
-        "latest_invoice": invoice_id,
-        "livemode": False,
-        "metadata": merged_metadata({}, meta or {}),
-        "next_pending_invoice_item_invoice": None,
-        "on_behalf_of": None,
-        "pause_collection": None,
-        "payment_settings": {
-            "payment_method_options": None,
-            "payment_method_types": None,
-            "save_default_payment_method": "off",
-        },
-        "pending_invoice_item_interval": None,
-        "pending_setup_intent": None,
-        "pending_update": None,
-        "schedule": None,
-        "start_date": now,
-        "status": "trialing" if trialing else ("active" if pays else "incomplete"),
-        "test_clock": customer["test_clock"],
-        "transfer_data": None,
-        "trial_end": trial_end if trialing else None,
-        "trial_settings": {"end_behavior": {"missing_payment_method": missing_method}},
-        "trial_start": now if trialing else None,
-    }
-    ctx.create(subscription, "customer.subscription.created")
-    lines = waiting + [_first_line(ctx, subscription, item, trialing) for item in made]
-    invoice = invoices.draft(
-        ctx,
-        customer,
-        lines,
-        reason="subscription_create",
-        currency=subscription["currency"],
-        period=(now, now),
-        subscription=subscription,
-        invoice_id=invoice_id,
-    )
-    invoices.finalize(ctx, invoice)
-    if invoice["status"] == "open" and behavior != "default_incomplete":
-        collection.attempt(
-            ctx, invoice, ctx.store.get(chosen, "payment_method") if chosen else None, on_session=on_session
-        )
-    if customer["currency"] is None:
-        current = ctx.need(customer["id"], "customer")
-        ctx.save(current | {"currency": subscription["currency"]}, "customer.updated", current)
-    subscription = ctx.need(subscription_id, "subscription")
-    if subscription["status"] == "incomplete":
-        ctx.store.schedule(subscription_id, "expire", customer["test_clock"], now + FIRST_PAYMENT_SECONDS)
-    lifecycle.schedule(ctx, subscription)
-    if trialing and trial_end is not None:
-        ctx.store.schedule(subscription_id, "trial_will_end", customer["test_clock"], max(now, trial_end - 3 * DAY))
-    return subscription
-
-
-def _amount(item: Json) -> int:
-    return amount_of(item["price"], item["quantity"])
-
-
-def _first_line(ctx: Context, subscription: Json, item: Json, trialing: bool) -> Json:
-    product = ctx.need(item["price"]["product"], "product")
-    return line(
-        item,
-        item["price"],
-        product,
-        quantity=item["quantity"],
-        period=(item["current_period_start"], item["current_period_end"]),
-        amount=0 if trialing else None,
-        description=f"Trial period for {product['name']}" if trialing else None,
-        subscription=subscription["id"],
-    )
-
-
-def trial_from(params: Json, now: int) -> int | None:
-    """The trial's end from `trial_end` or `trial_period_days`."""
-    if params.get("trial_period_days") is not None:
-        if params["trial_period_days"] < 1:
-            raise invalid("Trial period days must be at least 1.", "trial_period_days")
-        return now + int(params["trial_period_days"]) * DAY
-    if params.get("trial_end") in (None, "now"):
-        return None
-    if params["trial_end"] <= now:
-        raise invalid("The trial end must be in the future.", "trial_end")
-    return int(params["trial_end"])
 
 
 @post(
@@ -267,18 +64,18 @@ def create(ctx: Context, params: Json) -> Json:
     for i, item in enumerate(params["items"]):
         if not item.get("price"):
             raise absent_parameter(f"items[{i}][price]")
-        price = recurring_price(ctx, item["price"], f"items[{i}][price]")
+        price = subscription_start.recurring_price(ctx, item["price"], f"items[{i}][price]")
         chosen.append({"price": price, "quantity": item.get("quantity"), "metadata": item.get("metadata")})
     method = None
     if params.get("default_payment_method"):
         method = resolve(ctx, params["default_payment_method"], param="default_payment_method")["id"]
     behavior = (params.get("trial_settings") or {}).get("end_behavior") or {}
-    subscription = start(
+    subscription = subscription_start.start(
         ctx,
         customer,
         chosen,
         method=method,
-        trial_end=trial_from(params, ctx.now_of(customer)),
+        trial_end=subscription_start.trial_from(params, ctx.now_of(customer)),
         meta=params.get("metadata"),
         behavior=params.get("payment_behavior") or "allow_incomplete",
         mode=(params.get("billing_mode") or {}).get("type") or "flexible",
@@ -409,8 +206,6 @@ def update(ctx: Context, params: Json, subscription: str) -> Json:
             return ctx.need(subscription, "subscription")
     change = None
     if params.get("items") or params.get("trial_end") is not None or params.get("billing_cycle_anchor") == "now":
-        from . import plan_change
-
         change = plan_change.apply_to(ctx, after, params)
     ctx.save(after, "customer.subscription.updated", before)
     lifecycle.schedule(ctx, after)
