@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .context import Context
+from .errors import missing
 from .routing import get
 from .store import Json
 
@@ -32,8 +33,6 @@ def retrieve(ctx: Context, params: Json) -> Json:
 
 @get("/v1/accounts/{account}")
 def retrieve_by_id(ctx: Context, params: Json, account: str) -> Json:
-    from .errors import missing
-
     if account != ACCOUNT_ID:
         raise missing("account", account)
     return retrieve(ctx, params)

@@ -8,8 +8,10 @@ from .errors import invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, page
 from .params import ADDRESS, array, email, integer, metadata, record, text
+from .payment_methods import attach
 from .routing import delete, get, listing, post
 from .store import Json
+from .subscription_status import end
 
 _SETTINGS = record({"default_payment_method": text, "footer": text})
 _SHARED = {
@@ -80,8 +82,6 @@ def make(ctx: Context, params: Json) -> Json:
 
 @post("/v1/customers", {**_SHARED, "payment_method": text, "source": text, "test_clock": text})
 def create(ctx: Context, params: Json) -> Json:
-    from .payment_methods import attach
-
     customer = make(ctx, params)
     settings = params.get("invoice_settings") or {}
     token = params.get("payment_method") or params.get("source")
@@ -132,8 +132,6 @@ def retrieve(ctx: Context, params: Json, customer: str) -> Json:
 
 @post("/v1/customers/{customer}", {**_SHARED, "source": text})
 def update(ctx: Context, params: Json, customer: str) -> Json:
-    from .payment_methods import attach
-
     before = ctx.need(customer, "customer")
     after = apply(before, params, _NAMES)
     if params.get("source"):
@@ -159,8 +157,6 @@ def listed(ctx: Context, params: Json) -> Json:
 
 @delete("/v1/customers/{customer}")
 def remove(ctx: Context, params: Json, customer: str) -> Json:
-    from .subscription_status import end
-
     found = ctx.need(customer, "customer")
     for subscription in ctx.store.all("subscription", customer=customer):
         if subscription["ended_at"] is None:

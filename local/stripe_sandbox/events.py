@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import API_VERSION, ids
 from .errors import ApiError
+from .lists import INCLUDED_ON_REQUEST, page
 from .params import array, boolean, text
 from .routing import get, listing, post
 from .store import Json, Store, public
@@ -69,10 +70,6 @@ def snapshot(obj: Json) -> Json:
     return {key: value for key, value in public(obj).items() if key not in INCLUDED_ON_REQUEST.get(obj["object"], ())}
 
 
-# Sub-lists that Stripe leaves out unless `expand` names them.
-INCLUDED_ON_REQUEST = {"checkout.session": ("line_items",), "invoice": ("payments",), "charge": ("refunds",)}
-
-
 def wants(endpoint: Json, event_type: str) -> bool:
     return endpoint["status"] == "enabled" and bool({"*", event_type} & set(endpoint["enabled_events"]))
 
@@ -113,8 +110,6 @@ def retrieve(ctx: Context, params: Json, event: str) -> Json:
 
 @listing("/v1/events", {"type": text, "types": array(text), "delivery_success": boolean})
 def listed(ctx: Context, params: Json) -> Json:
-    from .lists import page
-
     if params.get("type") and params.get("types"):
         raise ApiError("You may only specify one of these parameters: type, types.", param="types")
     where: list[tuple[str, list[Any]]] = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 
-from . import collection, ids
+from . import collection, ids, invoice_items
 from .context import Context
 from .errors import ApiError, invalid
 from .fields import apply
 from .lists import Condition, equals, inline, page, time_range
 from .params import TIME_RANGE, anything, boolean, choice, integer, metadata, text
+from .payment_methods import resolve
 from .periods import HOUR
 from .routing import delete, get, listing, post
 from .store import Json
@@ -235,8 +236,6 @@ def listed(ctx: Context, params: Json) -> Json:
 )
 def create(ctx: Context, params: Json) -> Json:
     """An invoice by hand, of the customer's pending items."""
-    from . import invoice_items
-
     customer = ctx.need(params["customer"], "customer", param="customer")
     lines: list[Json] = []
     if params.get("pending_invoice_items_behavior") != "exclude":
@@ -310,8 +309,6 @@ def pay(ctx: Context, params: Json, invoice: str) -> Json:
         return found
     method = None
     if params.get("payment_method"):
-        from .payment_methods import resolve
-
         method = resolve(ctx, params["payment_method"], param="payment_method")
     refusal = collection.attempt(ctx, found, method)
     if refusal is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import ApiError, missing
-from .events import INCLUDED_ON_REQUEST
 from .store import Json, public
 
 if TYPE_CHECKING:
     from .context import Context
 
 Condition = tuple[str, list[Any]]
+# Sub-lists that Stripe leaves out unless `expand` names them.
+INCLUDED_ON_REQUEST = {"checkout.session": ("line_items",), "invoice": ("payments",), "charge": ("refunds",)}
 _COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 

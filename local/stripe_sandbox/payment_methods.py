@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from . import ids
 from .cards import CARDS, Card, named, of_number
 from .context import Context
@@ -110,8 +112,6 @@ def from_form(ctx: Context, number: str, exp_month: int, exp_year: int, cvc: str
 
 
 def check_expiry(ctx: Context, month: int, year: int) -> None:
-    import time
-
     if not 1 <= month <= 12:
         raise declined("Your card's expiration month is invalid.", code="invalid_expiry_month", param="exp_month")
     today = time.gmtime(ctx.now())
