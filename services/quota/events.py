@@ -73,6 +73,9 @@ def to_snapshot(message: entitlement_pb2.Entitlements) -> Snapshot:
 def to_plan(data: bytes) -> Plan:
     """The plan that `Snapshot.plan` holds. Raises ValueError for a kind of limit that this release does not know."""
     message = entitlement_pb2.Entitlements.FromString(data)
+    for meter in message.meters:
+        if not meter.name.isprintable():
+            raise ValueError(f"meter {meter.name!r} has control characters in its name")
     limits = []
     for limit in message.limits:
         kind, period = _KINDS.get(limit.kind), _PERIODS.get(limit.period)

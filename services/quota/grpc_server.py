@@ -44,7 +44,7 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
         count = len(request.requests)
         if not 1 <= count <= MOST_REQUESTS:
             raise InvalidArgument(f"A batch holds 1 to {MOST_REQUESTS} requests.", field="requests")
-        results: list[quota_pb2.ConsumeResult | None] = [None] * count
+        outcomes: list[application.Result | None] = [None] * count
         uses: list[Use] = []
         places: list[int] = []
         for place, item in enumerate(request.requests):
@@ -52,12 +52,16 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
                 uses.append(to_use(item))
                 places.append(place)
             except InvalidArgument as error:
-                results[place] = _to_result(error)
+                outcomes[place] = error
         if uses:
-            outcomes = await application.consume_batch(uses, self._decider, self._directory, context.time_remaining())
-            for place, outcome in zip(places, outcomes, strict=True):
-                results[place] = _to_result(outcome)
-        return quota_pb2.ConsumeBatchResponse(results=[result for result in results if result is not None])
+            decided = await application.consume_batch(uses, self._decider, self._directory, context.time_remaining())
+            for place, outcome in zip(places, decided, strict=True):
+                outcomes[place] = outcome
+        response = quota_pb2.ConsumeBatchResponse()
+        for each in outcomes:
+            assert each is not None  # noqa: S101 - a fault or decided
+            _fill_result(response.results.add(), each)
+        return response
 
     async def GetUsage(self, request: quota_pb2.GetUsageRequest, context: _Context) -> quota_pb2.GetUsageResponse:  # noqa: N802
         _check_text(request.account_id, "account_id")
@@ -91,14 +95,17 @@ def _check_text(value: str, name: str) -> None:
         )
 
 
-def _to_result(outcome: application.Result) -> quota_pb2.ConsumeResult:
+def _fill_result(result: quota_pb2.ConsumeResult, outcome: application.Result) -> None:
     if not isinstance(outcome, TollwayError):
-        return quota_pb2.ConsumeResult(decision=to_message(outcome))
+        result.decision.CopyFrom(to_message(outcome))
+        return
     code: int = getattr(grpc.StatusCode, outcome.code).value[0]
-    return quota_pb2.ConsumeResult(
-        error=quota_pb2.ConsumeError(
-            code=code, reason=outcome.error_reason, message=outcome.message, field=outcome.field
-        )
+    error = result.error
+    error.code, error.reason, error.message, error.field = (
+        code,
+        outcome.error_reason,
+        outcome.message,
+        outcome.field,
     )
 
 

@@ -35,6 +35,8 @@ _SETTINGS = {
     # into a scan when it fills. 9 in 10 lookups go by primary key.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "jit": "off",
     # The server gives up a little before we do, so that its locks never outlast our patience.
     "lock_timeout": "2000",
