@@ -248,6 +248,24 @@ async def test_a_consumer_that_is_stopped_hands_back_what_it_holds(stream: Strea
     assert time.monotonic() - stopped < kit_inbox.ACK_WAIT_S / 2
 
 
+async def test_a_consumer_under_load_can_always_be_stopped(stream: Stream, start: Start) -> None:
+    async def load() -> None:
+        while True:
+            await publish(stream, "acct_1")
+
+    async def handle(_: Received) -> None:
+        pass
+
+    for _ in range(3):
+        start(load())
+    for turn in range(25):  # a cancellation that was swallowed used to hang one stop in five
+        running = asyncio.create_task(consumer(stream, handle).run())
+        await asyncio.sleep(0.1 + turn / 250)  # the moment of the stop, ever another one
+        running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=10)
+        assert done
+
+
 async def test_a_consumer_that_was_deleted_is_made_again(engine: AsyncEngine, stream: Stream, start: Start) -> None:
     async def are_noted(*expected: str) -> bool:
         return await noted(engine) == sorted(expected)
