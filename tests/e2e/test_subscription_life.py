@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from playwright.async_api import Browser, expect
 
 from tests.e2e.browser import fill_card, open_page
@@ -13,6 +14,16 @@ from tests.e2e.world import FAILS_LATER, PAYS, Customer, Json, World, month_afte
 _DAY = 86_400
 # Stripe leaves a renewal's invoice open to changes for an hour before it charges.
 _CHARGED_AFTER = 2 * 3600
+
+
+@pytest.fixture(autouse=True)
+async def nobody_else_renews(world: World) -> None:
+    """Ends what other stories bought: months that pass would renew all of it, month by month."""
+    for status in ("active", "past_due"):
+        while found := (await world.stripe("GET", "subscriptions", status=status, limit=100))["data"]:
+            for subscription in found:
+                await world.stripe("DELETE", f"subscriptions/{subscription['id']}")
+    await world.drained()
 
 
 async def _cancel(browser: Browser, customer: Customer) -> None:
