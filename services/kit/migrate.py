@@ -7,15 +7,12 @@ that a rolling upgrade, or one step back, can run: migrations only add until the
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -59,6 +56,14 @@ async def upgrade(engine: AsyncEngine, migrations: Path) -> None:
 
 
 def _upgrade(connection: Connection, migrations: Path) -> None:
+    if _is_newest(connection, migrations):
+        return
+    # Only now: Alembic would stay in the process for good, 10 MB that a service never needs again.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -74,6 +79,20 @@ def _upgrade(connection: Connection, migrations: Path) -> None:
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
     log.info("schema.upgraded", before=current, now=scripts.get_current_head())
+
+
+_NAMES = re.compile(r'^(revision|down_revision) = "([^"]+)"', re.MULTILINE)
+
+
+def _is_newest(connection: Connection, migrations: Path) -> bool:
+    """True when the database is at the one revision that no other builds on; when in doubt Alembic is asked."""
+    found = [dict(_NAMES.findall(path.read_text())) for path in (migrations / "versions").glob("*.py")]
+    heads = {each.get("revision") for each in found} - {each.get("down_revision") for each in found}
+    current = None
+    if inspect(connection).has_table("alembic_version"):
+        current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    connection.commit()
+    return current is not None and heads == {current}
 
 
 def run_environment(context: Any) -> None:
