@@ -40,6 +40,7 @@ def create_engine(dsn: str, *, pool_size: int = 8, application_name: str = "toll
         pool_pre_ping=False,  # a dead connection fails its first statement; `is_transient` says to try again
         pool_recycle=1800,
         pool_timeout=5,
+        pool_use_lifo=True,  # the connection used last has its statements prepared; the idle ones stay spare
         connect_args={
             "timeout": 5,
             "command_timeout": 30,

@@ -144,9 +144,15 @@ class Marks:
             update(billing_sync)
             .where(billing_sync.c.account_id.in_(due.scalar_subquery()))
             .values(claim=claim, claim_until=func.now() + hold)
-            .returning(billing_sync.c.account_id, billing_sync.c.wanted, billing_sync.c.attempts)
+            .returning(
+                billing_sync.c.account_id,
+                billing_sync.c.wanted,
+                billing_sync.c.attempts,
+                # A claim that a crash takes back is free sooner: nothing to wait for the disk for.
+                func.set_config("synchronous_commit", "off", True),
+            )
         )
-        return [Claimed(*row) for row in (await self._connection.execute(statement)).all()]
+        return [Claimed(*row[:3]) for row in (await self._connection.execute(statement)).all()]
 
     async def hold(self, account_id: str, claim: str, hold: timedelta) -> None:
         """Holds on to a claim that is still ours."""
