@@ -40,6 +40,8 @@ class Result:
     seconds: float
     failures: int
     latencies: list[float] = field(repr=False)
+    answered: int = 0  # with those before and after the measured time
+    server_cpu_s: float = 0.0  # what the server's process used for all that were answered
 
     @property
     def rate(self) -> float:
@@ -198,7 +200,13 @@ async def load(
         protocol.start()
     await asyncio.gather(*(protocol.idle for protocol in made))
     latencies = [latency for protocol in made for latency in protocol.latencies]
-    result = Result(len(latencies), seconds, sum(protocol.failures for protocol in made), latencies)
+    result = Result(
+        len(latencies),
+        seconds,
+        sum(protocol.failures for protocol in made),
+        latencies,
+        answered=sum(protocol.calls for protocol in made),
+    )
     for protocol in made:
         protocol.close()
     return result

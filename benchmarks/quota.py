@@ -48,11 +48,30 @@ Run = Callable[[float], Awaitable[common.Result]]
 class Scenario:
     name: str
     run: Run
+    server: psutil.Process | None = None  # whose processor time is told
     items: int = 1  # decisions per call
     results: list[common.Result] | None = None
 
+    async def measure(self, seconds: float) -> None:
+        before = _cpu_s(self.server)
+        result = await self.run(seconds)
+        result.server_cpu_s = _cpu_s(self.server) - before
+        self.results = [*(self.results or []), result]
+
+    def cpu_us(self) -> float:
+        """Processor time of the server per decision: what is left when others use the machine too."""
+        spent = [r.server_cpu_s / r.answered / self.items for r in self.results or [] if r.answered]
+        return min(spent, default=0.0) * 1e6
+
     def rates(self) -> list[float]:
         return [result.rate * self.items for result in self.results or []]
+
+
+def _cpu_s(process: psutil.Process | None) -> float:
+    if process is None:
+        return 0.0
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def account(number: int) -> str:
@@ -180,9 +199,9 @@ async def _measure(seconds: float, rounds: int) -> dict[str, Any]:
         }
         servers = "benchmarks.quota_servers"
         with (
-            common.process(servers, "null", str(null_port)),
-            common.process(servers, "kit", str(kit_port)),
-            common.process(servers, "naive", str(naive_port), naive_dsn),
+            common.process(servers, "null", str(null_port)) as null,
+            common.process(servers, "kit", str(kit_port)) as kit,
+            common.process(servers, "naive", str(naive_port), naive_dsn) as naive,
             common.process("services.quota.main", **settings) as service,
         ):
             for port in (null_port, kit_port, naive_port, quota_port):
@@ -193,26 +212,30 @@ async def _measure(seconds: float, rounds: int) -> dict[str, Any]:
                 return lambda length: common.load(port, path, payload, in_flight=width, seconds=length)
 
             scenarios = [
-                Scenario("null_rpc", calls(null_port, payloads.spread)),
-                Scenario("null_rpc_with_boundary", calls(kit_port, payloads.spread)),
-                Scenario("consume_spread", calls(quota_port, payloads.spread)),
-                Scenario("consume_hot", calls(quota_port, payloads.hot)),
-                Scenario("consume_without_key", calls(quota_port, payloads.without_key)),
-                Scenario("consume_refused", calls(quota_port, payloads.refused)),
-                Scenario("naive_update_rpc", calls(naive_port, payloads.spread)),
+                Scenario("null_rpc", calls(null_port, payloads.spread), null),
+                Scenario("null_rpc_with_boundary", calls(kit_port, payloads.spread), kit),
+                Scenario("consume_spread", calls(quota_port, payloads.spread), service),
+                Scenario("consume_hot", calls(quota_port, payloads.hot), service),
+                Scenario("consume_without_key", calls(quota_port, payloads.without_key), service),
+                Scenario("consume_refused", calls(quota_port, payloads.refused), service),
+                Scenario("naive_update_rpc", calls(naive_port, payloads.spread), naive),
                 Scenario("naive_update_bare", lambda length: _naive_bare(pool, length)),
                 Scenario(
                     "batch_spread",
                     calls(quota_port, payloads.batch_spread, CONSUME_BATCH, BATCHES_IN_FLIGHT),
+                    service,
                     items=BATCH,
                 ),
                 Scenario(
-                    "batch_hot", calls(quota_port, payloads.batch_hot, CONSUME_BATCH, BATCHES_IN_FLIGHT), items=BATCH
+                    "batch_hot",
+                    calls(quota_port, payloads.batch_hot, CONSUME_BATCH, BATCHES_IN_FLIGHT),
+                    service,
+                    items=BATCH,
                 ),
             ]
             for _ in range(rounds):
                 for scenario in scenarios:
-                    scenario.results = [*(scenario.results or []), await scenario.run(seconds)]
+                    await scenario.measure(seconds)
             rss = service.memory_info().rss
             commits = await _commits(quota_dsn)
         await pool.close()
@@ -239,6 +262,7 @@ def _summary(scenarios: list[Scenario], seconds: float, rounds: int) -> dict[str
             # Round by round: both sides of a ratio saw the same machine.
             "of_null": round(statistics.median(a / b for a, b in zip(rates, null, strict=True)), 2),
             "of_naive": round(statistics.median(a / b for a, b in zip(rates, naive, strict=True)), 2),
+            "server_cpu_us": round(scenario.cpu_us(), 1),
             "failures": sum(result.failures for result in results),
         }
     return {
@@ -259,7 +283,7 @@ def measure(seconds: float = 2.0, rounds: int = 3) -> dict[str, Any]:
 
 
 def report(numbers: dict[str, Any]) -> str:
-    rows = [("quota", "decisions/s", "p50 ms", "p99 ms", "× null", "× naive", "failed")]
+    rows = [("quota", "decisions/s", "p50 ms", "p99 ms", "× null", "× naive", "server µs", "failed")]
     for name, cells in numbers["scenarios"].items():
         rows.append(
             (
@@ -269,6 +293,7 @@ def report(numbers: dict[str, Any]) -> str:
                 f"{cells['p99_ms']:.2f}",
                 f"{cells['of_null']:.2f}",
                 f"{cells['of_naive']:.2f}",
+                f"{cells['server_cpu_us']:.0f}",
                 str(cells["failures"]),
             )
         )
