@@ -9,7 +9,6 @@ and that a version and its event share a transaction, of which only "both, exact
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
 import time
@@ -26,12 +25,15 @@ from services.billing.domain.entitlement import Entitlement, resolve
 from services.billing.domain.subscription import Subscription
 from services.billing.stripe import invoice_of, subscription_of
 from services.notify.storage import SENDING
-from services.quota.domain import charge
-from services.quota.domain.account import Account, Counters
-from services.quota.events import to_plan, to_snapshot
 from tests.evidence import Evidence, Row, Told, gather
-from tollway.billing.v1 import entitlement_pb2, events_pb2
-from tollway.quota.v1 import quota_pb2
+from tests.invariants_quota import (
+    a_key_has_one_answer,
+    announced_snapshots,
+    counters_equal_the_ledger,
+    no_grant_exceeded_its_limit,
+    quota_has_billings_version,
+)
+from tollway.billing.v1 import events_pb2
 
 FINAL = {"applied", "ignored", "ignored_foreign", "dead"}
 # Handed to the mail server this long ago and not recorded: whoever did it is gone, and it will be `unknown`.
@@ -78,78 +80,9 @@ def judge(evidence: Evidence, told: Told) -> list[str]:
     return found + list(answered_is_there(evidence, told))
 
 
-def _snapshots(evidence: Evidence) -> dict[tuple[str, int], list[entitlement_pb2.Entitlements]]:
-    """What billing announced, by account and version."""
-    found = defaultdict(list)
-    for row in evidence.billing["outbox"]:
-        if row["type"] == events_pb2.EntitlementsChanged.DESCRIPTOR.full_name:
-            snapshot = events_pb2.EntitlementsChanged.FromString(row["data"]).entitlements
-            found[row["account_id"], snapshot.version].append(snapshot)
-    return found
-
-
 def _announced(evidence: Evidence, message: Any) -> list[Any]:
     name = message.DESCRIPTOR.full_name
     return [message.FromString(row["data"]) for row in evidence.billing["outbox"] if row["type"] == name]
-
-
-def no_grant_exceeded_its_limit(evidence: Evidence) -> Iterator[str]:
-    """1: what each caller was told was within the limit of the version it was decided on."""
-    snapshots = _snapshots(evidence)
-    for line in evidence.quota["idem"]:
-        who = f"account {line['account_id']}, key {line['key']!r}"
-        decision = quota_pb2.Decision.FromString(line["answer"])
-        if not decision.allowed:
-            yield f"1: {who}: the ledger holds a refusal"
-        of_version = snapshots.get((line["account_id"], decision.version))
-        if not of_version:
-            yield f"1: {who}: decided on version {decision.version}, which billing never announced"
-            continue
-        limits = {limit.name: limit for limit in of_version[0].limits}
-        for state in decision.limits:
-            known = limits.get(state.name)
-            if known is None or (known.limit if known.HasField("limit") else None) != (
-                state.limit if state.HasField("limit") else None
-            ):
-                yield f"1: {who}: limit {state.name} is not that of version {decision.version}"
-            elif state.HasField("limit") and state.used > state.limit:
-                yield f"1: {who}: {state.used} of {state.limit} were granted"
-
-
-def counters_equal_the_ledger(evidence: Evidence) -> Iterator[str]:
-    """2: an account's counters are its ledger, counted again (it reaches back 48 hours, as far as any test).
-
-    The month is plainly summed; which billing period a use fell into depends on the version it was decided on.
-    """
-    snapshots = _snapshots(evidence)
-    expected: dict[str, Counters] = defaultdict(dict)
-    months: Counter[tuple[str, str, datetime]] = Counter()
-    for line in sorted(evidence.quota["idem"], key=lambda line: line["decide_time"]):
-        account_id, at = line["account_id"], line["decide_time"]
-        month = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        months[account_id, line["meter"], month] += line["amount"]
-        version = quota_pb2.Decision.FromString(line["answer"]).version
-        for announced in snapshots.get((account_id, version), [])[:1]:
-            seen = to_snapshot(announced)
-            plan = to_plan(seen.plan)
-            account = Account(account_id, version, plan, seen.anchor, seen.interval, expected[account_id], at)
-            charge(account, line["meter"], line["amount"])
-    held = {row["id"]: json.loads(row["counters"]) for row in evidence.quota["account"]}
-    for account_id in held.keys() | expected.keys():
-        if held.get(account_id) != expected.get(account_id, {}):
-            yield f"2: account {account_id}: counters {held.get(account_id)}, its ledger makes {expected[account_id]}"
-    for (account_id, meter, month), granted in months.items():
-        start, used = held.get(account_id, {}).get(meter, {}).get("month", (0, 0))
-        if start == int(month.timestamp()) and used != granted:
-            yield f"2: account {account_id}: {used} {meter} in {month:%Y-%m}, the ledger says {granted}"
-
-
-def a_key_has_one_answer(evidence: Evidence) -> Iterator[str]:
-    """3."""
-    times = Counter((line["account_id"], line["key"]) for line in evidence.quota["idem"])
-    for (account_id, key), count in times.items():
-        if count > 1:
-            yield f"3: account {account_id}: key {key!r} was granted {count} times"
 
 
 def a_paid_invoice_has_one_receipt(evidence: Evidence) -> Iterator[str]:
@@ -196,7 +129,7 @@ def _one_mail(row: Row, sent: int, now: datetime) -> Iterator[str]:
 
 def each_version_is_announced_once(evidence: Evidence) -> Iterator[str]:
     """7, at the source: versions 1 to n each have one EntitlementsChanged; TierChanged goes with a new tier."""
-    snapshots = _snapshots(evidence)
+    snapshots = announced_snapshots(evidence)
     moves = Counter((event.account_id, event.version) for event in _announced(evidence, events_pb2.TierChanged))
     for row in evidence.billing["entitlement"]:
         account_id, newest = row["account_id"], row["version"]
@@ -246,29 +179,6 @@ def the_outbox_is_drained(evidence: Evidence) -> Iterator[str]:
         if row["wanted"] > row["done"]:
             yield f"8: account {row['account_id']} waits to be read from Stripe: {row['error'] or 'no error yet'}"
     yield from (f"8: an event was buried: {subject}" for subject in evidence.dead)
-
-
-def quota_has_billings_version(evidence: Evidence) -> Iterator[str]:
-    """9: every account is known to quota, with billing's version, tier and period; versions never went back."""
-    plans = {row["id"]: to_plan(row["data"]) for row in evidence.quota["plan"]}
-    held = {row["id"]: row for row in evidence.quota["account"]}
-    for row in evidence.billing["entitlement"]:
-        mine = held.get(row["account_id"])
-        if mine is None:
-            yield f"9: account {row['account_id']}: quota does not know it"
-            continue
-        anchor = row["period_anchor"] if row["period_interval"] else None
-        theirs = (row["version"], row["tier"], row["status"], anchor, row["period_interval"])
-        ours = (mine["version"], plans[mine["plan_id"]].tier, mine["status"], mine["anchor"], mine["interval"])
-        if ours != theirs:
-            yield f"9: account {row['account_id']}: quota has {ours[:3]}, billing {theirs[:3]}"
-    newest: dict[str, int] = {}
-    # In the order of the lane's decisions: under the account's lock, the database's clock.
-    for line in sorted(evidence.quota["idem"], key=lambda line: line["decide_time"]):
-        version = quota_pb2.Decision.FromString(line["answer"]).version
-        if version < newest.get(line["account_id"], 0):
-            yield f"9: account {line['account_id']}: key {line['key']!r} was decided on an older version"
-        newest[line["account_id"]] = max(version, newest.get(line["account_id"], 0))
 
 
 def local_state_is_stripes(evidence: Evidence) -> Iterator[str]:
