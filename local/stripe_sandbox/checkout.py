@@ -8,7 +8,22 @@ from .errors import absent_parameter, invalid
 from .fields import merged_metadata
 from .invoice_lines import amount_of
 from .lists import Condition, equals, inline, page
-from .params import anything, array, boolean, checked, choice, email, integer, metadata, now_or_time, record, text, url
+from .params import (
+    SHIPPING,
+    anything,
+    array,
+    boolean,
+    checked,
+    choice,
+    email,
+    integer,
+    mapping,
+    metadata,
+    now_or_time,
+    record,
+    text,
+    url,
+)
 from .periods import DAY
 from .prices import PRICE_DATA, make_price
 from .products import make as make_product
@@ -19,7 +34,7 @@ _LINE_ITEM = record(
     {
         "price": text,
         "quantity": integer,
-        "price_data": record({**PRICE_DATA, "product": text, "product_data": anything}, required=["currency"]),
+        "price_data": record({**PRICE_DATA, "product": text, "product_data": mapping}, required=["currency"]),
         "adjustable_quantity": record({"enabled": boolean, "minimum": integer, "maximum": integer}),
         "metadata": metadata,
     }
@@ -70,7 +85,7 @@ _LEEWAY = 60
                 "metadata": metadata,
                 "setup_future_usage": text,
                 "receipt_email": text,
-                "shipping": anything,
+                "shipping": SHIPPING,
             }
         ),
         "payment_method_collection": choice("always", "if_required"),

@@ -6,6 +6,7 @@ from . import customers, invoice_items, payment_intents, subscription_start
 from .checkout import details
 from .context import Context
 from .errors import ApiError, absent_parameter, invalid
+from .params import integer, text
 from .payment_methods import attach, card_of, resolve
 from .routing import get, post
 from .store import Json
@@ -144,12 +145,12 @@ def payment_page(ctx: Context, params: Json, session: str) -> Json:
     }
 
 
-@post("/v1/payment_pages/{session}/confirm", lenient=True)
+@post("/v1/payment_pages/{session}/confirm", {"payment_method": text, "expected_amount": integer}, lenient=True)
 def confirm_payment_page(ctx: Context, params: Json, session: str) -> Json:
     found = ctx.need(session, "checkout.session")
     require_open(found)
     expected = params.get("expected_amount")
-    if expected is not None and str(expected) != str(found["amount_total"]):
+    if expected is not None and expected != found["amount_total"]:
         raise invalid("The amount of this session has changed.", "expected_amount", "checkout_amount_mismatch")
     method = resolve(ctx, params["payment_method"], param="payment_method") if params.get("payment_method") else None
     billing = method["billing_details"] if method else {}

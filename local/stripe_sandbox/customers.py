@@ -7,7 +7,7 @@ from .context import Context
 from .errors import invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, page
-from .params import ADDRESS, array, email, integer, metadata, record, text
+from .params import ADDRESS, SHIPPING, array, email, integer, metadata, record, text
 from .payment_methods import attach
 from .routing import delete, get, listing, post
 from .store import Json
@@ -26,7 +26,7 @@ _SHARED = {
     "next_invoice_sequence": integer,
     "phone": text,
     "preferred_locales": array(text),
-    "shipping": record({"address": ADDRESS, "name": text, "phone": text, "carrier": text, "tracking_number": text}),
+    "shipping": SHIPPING,
 }
 _NAMES = (
     "address",

@@ -131,7 +131,7 @@ def listed(ctx: Context, params: Json) -> Json:
     return found
 
 
-@post("/v1/events/{event}/retry", lenient=True)
+@post("/v1/events/{event}/retry", {"webhook_endpoint": text}, lenient=True)
 def resend(ctx: Context, params: Json, event: str) -> Json:
     """Sends an event again, as `stripe events resend` asks: to one endpoint, or to all that want its type."""
     found = ctx.need(event, "event")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .context import Context
 from .lists import Condition, equals, page
-from .params import anything, text
+from .params import record, text
 from .routing import get, listing
 from .store import Json
 
@@ -14,7 +14,9 @@ def retrieve_payment(ctx: Context, params: Json, payment: str) -> Json:
     return ctx.need(payment, "invoice_payment")
 
 
-@listing("/v1/invoice_payments", {"invoice": text, "status": text, "payment": anything})
+@listing(
+    "/v1/invoice_payments", {"invoice": text, "status": text, "payment": record({"type": text, "payment_intent": text})}
+)
 def listed_payments(ctx: Context, params: Json) -> Json:
     where: list[Condition] = []
     if params.get("invoice"):

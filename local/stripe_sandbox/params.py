@@ -121,6 +121,15 @@ def metadata(value: Any, name: str) -> dict[str, str] | None:
     return dict(value)
 
 
+def mapping(value: Any, name: str) -> Params | None:
+    """An object whose own names are checked later."""
+    if value == "":
+        return None
+    if not isinstance(value, dict):
+        raise _bad("Invalid object", name)
+    return value
+
+
 def anything(value: Any, name: str) -> Any:
     return value
 
@@ -190,3 +199,4 @@ TIME_RANGE: Kind = lambda value, name: (  # noqa: E731 - one expression, named l
 )
 
 ADDRESS = record(dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"), text))
+SHIPPING = record({"address": ADDRESS, "name": text, "phone": text, "carrier": text, "tracking_number": text})

@@ -6,7 +6,7 @@ from . import ids
 from .context import Context
 from .errors import ApiError, invalid
 from .lists import Condition, equals, inline, page
-from .params import anything, array, boolean, choice, integer, metadata, record, text
+from .params import SHIPPING, array, boolean, choice, integer, metadata, record, text
 from .payment_methods import attach, card_of, resolve
 from .routing import get, listing, post
 from .store import Json, public
@@ -211,7 +211,7 @@ _SHARED = {"description": text, "metadata": metadata, "payment_method": text, "r
         "automatic_payment_methods": record({"enabled": boolean, "allow_redirects": choice("always", "never")}),
         "setup_future_usage": choice("on_session", "off_session"),
         "return_url": text,
-        "shipping": anything,
+        "shipping": SHIPPING,
     },
     ["amount", "currency"],
 )

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from . import ids
 from .context import Context
 from .errors import invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, equals, page
-from .params import anything, boolean, choice, metadata, record, text, url
+from .params import array, boolean, choice, integer, metadata, record, text, url
 from .routing import get, listing, post
 from .store import Json
 
 _ON = record({"enabled": boolean}, required=["enabled"])
+_PRODUCT = record(
+    {
+        "product": text,
+        "prices": array(text),
+        "adjustable_quantity": record({"enabled": boolean, "minimum": integer, "maximum": integer}),
+    },
+    required=["product", "prices"],
+)
+_FLOW = record(
+    {
+        "type": text,
+        "subscription_cancel": record({"subscription": text}),
+        "after_completion": record(
+            {
+                "type": choice("hosted_confirmation", "portal_homepage", "redirect"),
+                "redirect": record({"return_url": url}, required=["return_url"]),
+            },
+            required=["type"],
+        ),
+    },
+    required=["type"],
+)
 _FEATURES = record(
     {
-        "customer_update": record({"enabled": boolean, "allowed_updates": anything}),
+        "customer_update": record({"enabled": boolean, "allowed_updates": array(text)}),
         "invoice_history": _ON,
         "payment_method_update": record({"enabled": boolean, "payment_method_configuration": text}),
         "subscription_cancel": record(
@@ -25,17 +46,17 @@ _FEATURES = record(
                 "enabled": boolean,
                 "mode": choice("at_period_end", "immediately"),
                 "proration_behavior": choice("always_invoice", "create_prorations", "none"),
-                "cancellation_reason": anything,
+                "cancellation_reason": record({"enabled": boolean, "options": array(text)}),
             }
         ),
-        "subscription_pause": anything,
+        "subscription_pause": _ON,
         "subscription_update": record(
             {
                 "enabled": boolean,
-                "default_allowed_updates": anything,
-                "products": anything,
+                "default_allowed_updates": array(text),
+                "products": array(_PRODUCT),
                 "proration_behavior": choice("always_invoice", "create_prorations", "none"),
-                "schedule_at_period_end": anything,
+                "schedule_at_period_end": record({"conditions": array(record({"type": text}, required=["type"]))}),
                 "billing_cycle_anchor": text,
                 "trial_update_behavior": text,
             }
@@ -87,30 +108,20 @@ _DEFAULT_FEATURES: Json = {
 
 
 def _merged(base: Json, given: Json | None) -> Json:
+    """The base with what is given, part by part; a flag or part that is given empty stays as it was."""
     result = dict(base)
     for key, value in (given or {}).items():
-        result[key] = (
-            _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        )
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            result[key] = _merged(base[key], value)
+        elif value is not None or not isinstance(base.get(key), bool | dict):
+            result[key] = value
     return result
-
-
-def _plain(value: Any) -> Any:
-    """Free-form parts arrive as text; flags and numbers in them become what they say."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, str):
-        if value in ("true", "false"):
-            return value == "true"
-        return int(value) if value.isdigit() else value
-    return value
 
 
 def _with_products(features: Json) -> Json:
     for product in features["subscription_update"]["products"] or []:
-        product.setdefault("adjustable_quantity", {"enabled": False, "maximum": None, "minimum": 0})
+        adjustable = product.get("adjustable_quantity") or {}
+        product["adjustable_quantity"] = {"enabled": False, "maximum": None, "minimum": 0} | adjustable
     return features
 
 
@@ -126,7 +137,7 @@ def _make(ctx: Context, params: Json, *, default: bool) -> Json:
         ),
         "created": now,
         "default_return_url": params.get("default_return_url"),
-        "features": _with_products(_merged(_DEFAULT_FEATURES, _plain(params.get("features")))),
+        "features": _with_products(_merged(_DEFAULT_FEATURES, params.get("features"))),
         "is_default": default,
         "livemode": False,
         "login_page": {"enabled": False, "url": None},
@@ -159,7 +170,7 @@ def update_configuration(ctx: Context, params: Json, configuration: str) -> Json
     before = ctx.need(configuration, "billing_portal.configuration")
     after = apply(before, params, ("active", "default_return_url", "name"))
     after["business_profile"] = _merged(before["business_profile"], params.get("business_profile"))
-    after["features"] = _with_products(_merged(before["features"], _plain(params.get("features"))))
+    after["features"] = _with_products(_merged(before["features"], params.get("features")))
     after["updated"] = ctx.now()
     return ctx.save(after, "billing_portal.configuration.updated", before)
 
@@ -174,7 +185,7 @@ def listed_configurations(ctx: Context, params: Json) -> Json:
 
 @post(
     "/v1/billing_portal/sessions",
-    {"customer": text, "configuration": text, "return_url": url, "locale": text, "flow_data": anything},
+    {"customer": text, "configuration": text, "return_url": url, "locale": text, "flow_data": _FLOW},
     ["customer"],
 )
 def create_session(ctx: Context, params: Json) -> Json:
@@ -219,6 +230,9 @@ def _flow(ctx: Context, given: Json | None, customer: Json) -> Json | None:
             raise invalid(f"No such subscription: '{chosen['subscription']}'", name, "resource_missing")
         chosen = {"retention": None, "subscription": subscription["id"]}
     after = given.get("after_completion") or {}
+    if after.get("type") == "redirect" and not after.get("redirect"):
+        name = "flow_data[after_completion][redirect]"
+        raise invalid(f"Missing required param: {name}.", name, "parameter_missing")
     return {
         "after_completion": {
             "hosted_confirmation": None,

@@ -9,7 +9,7 @@ from .context import Context
 from .errors import ApiError, absent_parameter, invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, equals, page
-from .params import anything, array, boolean, checked, choice, decimal_text, integer, metadata, record, text
+from .params import anything, array, boolean, checked, choice, decimal_text, integer, mapping, metadata, record, text
 from .routing import get, listing, post
 from .store import Json
 
@@ -133,7 +133,7 @@ def make_price(ctx: Context, params: Json) -> Json:
         **PRICE_DATA,
         "billing_scheme": choice("per_unit", "tiered"),
         "product": text,
-        "product_data": anything,
+        "product_data": mapping,
         "tiers": array(_TIER),
         "tiers_mode": choice("graduated", "volume"),
     },

@@ -7,7 +7,7 @@ from .context import Context
 from .errors import ApiError, invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, equals, page
-from .params import anything, array, boolean, choice, metadata, record, text, url
+from .params import array, boolean, choice, mapping, metadata, record, text, url
 from .routing import delete, get, listing, post
 from .store import Json
 
@@ -66,7 +66,7 @@ def make(ctx: Context, params: Json) -> Json:
 
 
 @post(
-    "/v1/products", {**_SHARED, "id": text, "type": choice("good", "service"), "default_price_data": anything}, ["name"]
+    "/v1/products", {**_SHARED, "id": text, "type": choice("good", "service"), "default_price_data": mapping}, ["name"]
 )
 def create(ctx: Context, params: Json) -> Json:
     if params.get("id") and ctx.store.get(params["id"]):

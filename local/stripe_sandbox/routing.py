@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,14 @@ class Route:
     handler: Handler
     fields: Mapping[str, Kind]
     required: tuple[str, ...]
-    # Parameters of paths that only Stripe's own pages call are not published: they are taken as they come.
+    # Not all parameters of paths that Stripe publishes nowhere are known: unknown ones are passed over.
     lenient: bool = False
     parts: tuple[str, ...] = field(default=())
 
     def check(self, raw: Params) -> Params:
-        return dict(raw) if self.lenient else checked(raw, self.fields, self.required)
+        if self.lenient:
+            raw = {name: value for name, value in raw.items() if name in self.fields}
+        return checked(raw, self.fields, self.required)
 
 
 class Router:
@@ -47,6 +49,11 @@ class Router:
             return handler
 
         return register
+
+    def __iter__(self) -> Iterator[Route]:
+        yield from self._static.values()
+        for several in self._dynamic.values():
+            yield from several
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         path = path.rstrip("/")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import lifecycle, plan_change, subscription_start
 from .context import Context
 from .errors import ApiError, absent_parameter, invalid
@@ -27,9 +29,15 @@ _ITEM = record(
         "clear_usage": boolean,
     }
 )
+
+
+def _cancel_time(value: Any, name: str) -> int | str | None:
+    return value if value in ("min_period_end", "max_period_end") else integer(value, name)
+
+
 SHARED = {
     "automatic_tax": record({"enabled": boolean}),
-    "cancel_at": anything,
+    "cancel_at": _cancel_time,
     "cancel_at_period_end": boolean,
     "collection_method": choice("charge_automatically"),
     "default_payment_method": text,
@@ -150,9 +158,8 @@ def _set_cancellation(ctx: Context, subscription: Json, params: Json) -> None:
     when: int | None
     if params.get("cancel_at_period_end"):
         when, flag = max(ends), True
-    elif params.get("cancel_at") is not None and params["cancel_at"] != "":
-        named = {"min_period_end": min(ends), "max_period_end": max(ends)}
-        when = named.get(params["cancel_at"]) or integer(params["cancel_at"], "cancel_at")
+    elif params.get("cancel_at") is not None:
+        when = {"min_period_end": min(ends), "max_period_end": max(ends)}.get(params["cancel_at"], params["cancel_at"])
         flag = subscription["billing_mode"]["type"] == "classic" and when in ends
         if when is not None and when <= ctx.now_of(subscription["customer"]):
             raise invalid("cancel_at must be a timestamp in the future.", "cancel_at")

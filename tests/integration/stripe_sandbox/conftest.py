@@ -123,6 +123,9 @@ class Running:
     options: tuple[str, ...] = ("--retry-base", "0.1")
     port: int = field(default_factory=ports.reserve)
     process: subprocess.Popen[bytes] | None = None
+    client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(headers={"Authorization": "Bearer sk_test_x"}, timeout=60)
+    )
 
     @property
     def url(self) -> str:
@@ -154,6 +157,7 @@ class Running:
         self.process.wait()
 
     def stop(self) -> None:
+        self.client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(30)
@@ -274,6 +278,7 @@ class InProcess(Running):
         return self
 
     def stop(self) -> None:
+        self.client.close()
         self._server.should_exit = True
         self._thread.join(30)
 
