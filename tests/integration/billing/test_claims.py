@@ -61,7 +61,7 @@ async def test_a_read_longer_than_the_hold_is_not_begun_by_another_worker(
         first = await _claim_until(billing)
         async with _working(billing):
             # Two holds later the claim is still the first worker's.
-            while (now := await _claim_until(billing)) < first + timedelta(seconds=1.2):
+            while await _claim_until(billing) < first + timedelta(seconds=1.2):
                 await _a_moment()
             assert await billing.rows("SELECT wanted - done FROM billing_sync") == [(1,)]
             answer.set()
