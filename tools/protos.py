@@ -14,6 +14,7 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
+PLUGINS = ("mypy", "mypy_grpc")
 
 
 def packages() -> set[Path]:
@@ -28,6 +29,8 @@ def generate(into: Path) -> int:
     code = protoc.main(
         [
             "protoc",
+            # Beside this interpreter, whether or not its environment is active.
+            *(f"--plugin=protoc-gen-{name}={Path(sys.executable).parent / f'protoc-gen-{name}'}" for name in PLUGINS),
             f"-I{PROTOS}",
             f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
             f"--python_out={into}",
