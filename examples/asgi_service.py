@@ -16,6 +16,8 @@ from typing import Any
 from tollway.client import Quota
 from tollway.client.asgi import QuotaMiddleware
 
+QUOTA = os.environ.get("TOLLWAY_QUOTA_ADDR", "127.0.0.1:7102")
+TOKEN = os.environ.get("TOLLWAY_RPC_TOKEN", "")
 # A real service has its own users; what it needs to know is each one's account at tollway.
 ACCOUNTS = {b"demo-key": os.environ["DEMO_ACCOUNT"]}
 
@@ -34,5 +36,5 @@ async def service(scope: MutableMapping[str, Any], receive: Any, send: Any) -> N
 
 
 # The three lines.
-quota = Quota(os.environ.get("TOLLWAY_QUOTA_ADDR", "127.0.0.1:7102"), token=os.environ.get("TOLLWAY_RPC_TOKEN", ""))
+quota = Quota(QUOTA, token=TOKEN)
 app = QuotaMiddleware(service, quota, meter="messages", account=account_of)

@@ -21,6 +21,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tollway.client import Quota
 from tollway.client.grpc import QuotaInterceptor
 
+QUOTA = os.environ.get("TOLLWAY_QUOTA_ADDR", "127.0.0.1:7102")
+TOKEN = os.environ.get("TOLLWAY_RPC_TOKEN", "")
 # A real service has its own users; what it needs to know is each one's account at tollway.
 ACCOUNTS = {"demo-key": os.environ["DEMO_ACCOUNT"]}
 
@@ -37,11 +39,10 @@ async def send(request: StringValue, context: Any) -> StringValue:
 
 
 async def main(address: str) -> None:
-    # The three lines; the client is closed when the server has stopped.
-    async with Quota(
-        os.environ.get("TOLLWAY_QUOTA_ADDR", "127.0.0.1:7102"), token=os.environ.get("TOLLWAY_RPC_TOKEN", "")
-    ) as quota:
-        server = grpc.aio.server(interceptors=[QuotaInterceptor(quota, meter="messages", account=account_of)])
+    # The three lines. The client is closed after the server has stopped.
+    async with Quota(QUOTA, token=TOKEN) as quota:
+        gate = QuotaInterceptor(quota, meter="messages", account=account_of)
+        server = grpc.aio.server(interceptors=[gate])
 
         method = grpc.unary_unary_rpc_method_handler(send, StringValue.FromString, StringValue.SerializeToString)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("example.Messages", {"Send": method}),))

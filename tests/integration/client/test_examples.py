@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -30,7 +31,8 @@ async def quota(tmp_path: Path, database: str) -> AsyncIterator[world.Process]:
     async with world.tables(database) as engine:
         await world.put(engine, world.entitlements("acct_demo", limit=2))
     with world.process(tmp_path, database) as process:
-        yield process
+        async with world.client(process.address):  # returns when it is ready: nobody's deadline pays for its start
+            yield process
 
 
 def tcp(port: int) -> Check:
@@ -69,7 +71,9 @@ def running(command: list[str], folder: Path, quota: str, ready: Check) -> Itera
     assert "Traceback" not in said
 
 
-async def test_the_asgi_example_sells_two_messages_and_refuses_the_third(tmp_path: Path, quota: world.Process) -> None:
+async def test_the_asgi_example_sells_two_messages_and_refuses_the_third(
+    tmp_path: Path, database: str, quota: world.Process
+) -> None:
     port = ports.reserve()
     command = [sys.executable, "-m", "uvicorn", "examples.asgi_service:app", "--port", str(port)]
     with running(command, tmp_path, quota.address, tcp(port)):
@@ -94,6 +98,9 @@ async def test_the_asgi_example_sells_two_messages_and_refuses_the_third(tmp_pat
             quota.child.kill()
             away = await client.get("/", headers=key)
             assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+            with world.process(tmp_path, database, port=quota.port) as again:
+                async with world.client(again.address):
+                    assert (await client.get("/", headers=key)).status_code == 402
 
 
 async def test_the_grpc_example_sells_two_messages_and_refuses_the_third(tmp_path: Path, quota: world.Process) -> None:
@@ -117,3 +124,25 @@ async def test_the_grpc_example_sells_two_messages_and_refuses_the_third(tmp_pat
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await send(StringValue(value="hi"), timeout=30, metadata=key)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_pages_first_program_tells_what_was_counted_and_what_was_refused(
+    quota: world.Process,
+) -> None:
+    page = (ROOT / "docs" / "client.md").read_text()
+    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    environment = {**os.environ, "TOLLWAY_QUOTA_ADDR": quota.address, "TOLLWAY_RPC_TOKEN": "", "ACCOUNT": "acct_demo"}
+    said = []
+    for _ in range(3):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-W", "error", "-c", program],
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        said.append(done.stdout)
+    assert said[:2] == ["counted: [('messages', 1, 2)]\n", "counted: [('messages', 2, 2)]\n"]
+    assert said[2].startswith("refused: 402 message_quota_exceeded The month's messages are used up.")
