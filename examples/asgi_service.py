@@ -1,10 +1,11 @@
 """An ASGI service that sells messages: each request counts as one of its caller's plan, before it is answered.
 
     export TOLLWAY_QUOTA_ADDR=127.0.0.1:7102     # and TOLLWAY_RPC_TOKEN, as quota has it
+    export DEMO_ACCOUNT=acct_…
     uvicorn examples.asgi_service:app --port 8000
     curl -i http://127.0.0.1:8000/ -H 'X-Api-Key: demo-key'
 
-Whose key `demo-key` is, says DEMO_ACCOUNT: an account's id at tollway (`tollway signup` prints it).
+DEMO_ACCOUNT says whose key `demo-key` is: an account's id at tollway; `tollway whoami` prints it.
 """
 
 from __future__ import annotations

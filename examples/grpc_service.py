@@ -1,9 +1,11 @@
 """A gRPC service that sells messages: each RPC counts as one of its caller's plan, before it is handled.
 
     export TOLLWAY_QUOTA_ADDR=127.0.0.1:7102     # and TOLLWAY_RPC_TOKEN, as quota has it
+    export DEMO_ACCOUNT=acct_…
     python examples/grpc_service.py 127.0.0.1:8001
 
-Callers send their key as metadata, `x-api-key: demo-key`; whose it is, says DEMO_ACCOUNT: an account's id at tollway.
+Callers send their key as metadata, `x-api-key: demo-key`; DEMO_ACCOUNT says whose it is: an account's
+id at tollway; `tollway whoami` prints it.
 The service is `example.Messages/Send`, from and to google.protobuf.StringValue.
 """
 
