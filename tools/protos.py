@@ -1,6 +1,7 @@
 """Generates the typed stubs under `tollway/` from `protos/`: `python tools/protos.py`.
 
-The directory under `protos/` is the proto package and the import path, so nothing is rewritten afterwards.
+The directory under `protos/` is the import path, so nothing is rewritten afterwards. It is the proto package too,
+except for Envoy's protos: the import path `envoy` is not ours to take.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def generate(into: Path) -> int:
         ]
     )
     for package in packages():
-        for folder in (into / package, (into / package).parent):
-            if folder.exists():
-                (folder / "__init__.py").touch()
+        for folder in (package, *package.parents[:-1]):  # all but the root itself
+            if (into / folder).exists():
+                (into / folder / "__init__.py").touch()
     return int(code)
 
 
