@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from gateway.problems import Problem
+from services.kit.http_fields import Window, idempotency_key, rate_limit
 
-# A structured-field string (RFC 9651) or, as Stripe's clients send it, the bare text.
-_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
-_BARE = re.compile(r"[\x21\x23-\x7e]+")
-_MAX_KEY = 255
+__all__ = ["IdempotencyKey", "RemoteAddress", "Window", "client_address", "parse_idempotency_key", "rate_limit"]
 
 
 def parse_idempotency_key(values: Sequence[str]) -> str:
     """The key, or "" without the header. `"k"` and `k` are the same key. Raises idempotency_key_invalid."""
-    if not values:
-        return ""
-    text = values[0].strip()
-    quoted = _QUOTED.fullmatch(text)
-    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
-    if len(values) > 1 or not 0 < len(key) <= _MAX_KEY or not (quoted or _BARE.fullmatch(text)):
+    key = idempotency_key(values)
+    if key is None:
         problem = Problem("idempotency_key_invalid")
         problem.fields = (("Idempotency-Key", problem.detail),)
         raise problem
@@ -36,28 +29,6 @@ async def _idempotency_key(request: Request) -> str:
 
 
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
-
-
-class Window(NamedTuple):
-    """One limit as the RateLimit headers tell it. `resets_in_s` is None when it never resets."""
-
-    name: str
-    limit: int
-    remaining: int
-    resets_in_s: int | None
-
-
-def rate_limit(windows: Iterable[Window]) -> dict[str, str]:
-    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers); nothing when nothing limits."""
-    shown = [(window, window.name.replace("\\", r"\\").replace('"', r"\"")) for window in windows]
-    if not shown:
-        return {}
-    policies = [f'"{name}";q={window.limit}' for window, name in shown]
-    states = [
-        f'"{name}";r={window.remaining}' + ("" if window.resets_in_s is None else f";t={window.resets_in_s}")
-        for window, name in shown
-    ]
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
 Networks = Sequence[IPv4Network | IPv6Network]

@@ -92,6 +92,9 @@ KNOWN: dict[str, ProblemType] = {
     "unknown_meter": ProblemType(422, "Unknown meter", "The plan has no such meter; GET /v1/usage lists them."),
     "resource_exhausted": ProblemType(429, "Too many requests", "Slow down, and try again in a moment."),
     # Our side
+    "route_misconfigured": ProblemType(
+        500, "Misconfigured route", "The proxy's route names no meter that the plan knows; the operator has to mend it."
+    ),
     "internal": ProblemType(500, "Internal error", "Something went wrong on our side; it is in the log."),
     "unavailable": ProblemType(503, "Unavailable", "A service that this needs does not answer. Try again in a moment."),
     "store_unavailable": ProblemType(503, "Unavailable", "The database cannot be reached. Try again in a moment."),

@@ -1,4 +1,4 @@
-"""Billing over gRPC: ports.Entitlements."""
+"""Billing over gRPC: ports.Entitlements and ports.Authority."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import structlog
 
+from services.kit.errors import Unauthenticated
 from services.kit.rpc import Link
+from services.quota.errors import ApiKeyRefused
 from services.quota.events import Snapshot, to_snapshot
-from tollway.billing.v1 import entitlement_pb2, entitlement_pb2_grpc
+from services.quota.ports import KeyOwner
+from tollway.billing.v1 import auth_pb2, auth_pb2_grpc, entitlement_pb2, entitlement_pb2_grpc
 
 PAGE = 500
 
@@ -19,6 +22,7 @@ class BillingLink:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._stub = entitlement_pb2_grpc.EntitlementServiceStub(link.channel)
+        self._auth = auth_pb2_grpc.AuthServiceStub(link.channel)
 
     async def get(self, account_ids: Sequence[str]) -> list[Snapshot]:
         request = entitlement_pb2.BatchGetEntitlementsRequest(account_ids=account_ids)
@@ -36,3 +40,14 @@ class BillingLink:
                 # One that this release cannot read must not stop the others for ever.
                 log.error("heal.unreadable", account=message.account_id, error=str(error))
         return snapshots, answer.next_page_token, answer.has_more
+
+    async def authenticate(self, api_key: str) -> KeyOwner:
+        try:
+            answer = await self._link.call(self._auth.Authenticate, auth_pb2.AuthenticateRequest(api_key=api_key))
+        except Unauthenticated as error:
+            # Else it was our own token that billing refused, which says nothing of the key.
+            if error.error_reason.startswith("API_KEY_"):
+                raise ApiKeyRefused(error.message, reason=error.error_reason) from None
+            raise
+        principal = answer.principal
+        return KeyOwner(principal.account.id, principal.key_id, principal.key_kind)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from services.kit.database import is_transient
 from services.kit.inbox import Consumer, Received
 from services.kit.stream import Stream
-from services.quota import application
+from services.quota import application, keys
 from services.quota.storage import QuotaUnitOfWork
 from tollway.billing.v1 import events_pb2
 
@@ -18,6 +18,12 @@ def build(stream: Stream, new_uow: Callable[[], QuotaUnitOfWork]) -> Consumer:
     async def handle(event: Received) -> None:
         await application.believe(event, new_uow())
 
+    async def learn_key(event: Received) -> None:
+        await keys.learn(event, new_uow())
+
     return Consumer(
-        stream, durable=DURABLE, handlers={events_pb2.EntitlementsChanged: handle}, is_transient=is_transient
+        stream,
+        durable=DURABLE,
+        handlers={events_pb2.EntitlementsChanged: handle, events_pb2.KeyIssued: learn_key},
+        is_transient=is_transient,
     )

@@ -10,6 +10,7 @@ from services.kit.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -43,6 +44,16 @@ class KeyReused(AlreadyExists):
 class AccountNotFound(NotFound):
     def __init__(self) -> None:
         super().__init__("There is no such account.", reason="ACCOUNT_NOT_FOUND", field="account_id")
+
+
+class ApiKeyRefused(Unauthenticated):
+    """No account may use this key; the reason is API_KEY_MALFORMED, API_KEY_UNKNOWN or API_KEY_REVOKED."""
+
+    reason = "API_KEY_UNKNOWN"
+
+    @classmethod
+    def malformed(cls) -> ApiKeyRefused:
+        return cls("This is not an API key: check that it was copied whole.", reason="API_KEY_MALFORMED")
 
 
 class QueueFull(Unavailable):

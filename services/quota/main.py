@@ -14,13 +14,16 @@ from services.kit import config, migrate, process, rpc, telemetry
 from services.kit.clock import BusinessClock
 from services.kit.database import create_engine, is_transient
 from services.kit.stream import Stream
-from services.quota import application, consumer, grpc_server, maintenance
+from services.quota import application, consumer, grpc_server, keys, maintenance
 from services.quota.billing import BillingLink
 from services.quota.directory import BillingDirectory
+from services.quota.envoy import ext_authz, ratelimit
 from services.quota.lane import Lane
 from services.quota.settings import QuotaSettings
 from services.quota.storage import Plans, QuotaUnitOfWork
 from services.quota.store import Store
+from tollway.envoy.auth.v3 import external_auth_pb2_grpc
+from tollway.envoy.ratelimit.v3 import rls_pb2_grpc
 from tollway.quota.v1 import quota_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -57,12 +60,25 @@ def main() -> None:
             grpc_server.QuotaServicer(lane, directory, new_uow),
             grpc_server.FULL_NAME,
         )
+        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing)
+        asked = (lane, directory, ring, clock, settings.public_url)
+        server.add(
+            external_auth_pb2_grpc.add_AuthorizationServicer_to_server,
+            ext_authz.Authorization(*asked),
+            ext_authz.FULL_NAME,
+        )
+        server.add(
+            rls_pb2_grpc.add_RateLimitServiceServicer_to_server,
+            ratelimit.RateLimitService(*asked),
+            ratelimit.FULL_NAME,
+        )
         stop_metrics = telemetry.serve_metrics(settings.host, settings.quota_metrics_port)
         try:
             await prepare(engine)
             stream.start()
             tasks.start(lane.run(), "lane")
             tasks.start(directory.run(), "directory")
+            tasks.start(ring.run(), "keys")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
             tasks.start(maintenance.keep_days(engine), "days")
             tasks.start(maintenance.keep_healing(billing, new_uow), "healing")

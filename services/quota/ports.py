@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -37,6 +37,37 @@ class StoredAccount:
     interval: str
     counters: Counters
     at: datetime
+
+
+@dataclass(frozen=True)
+class KeyOwner:
+    """Whose API key it is; `kind` is one of the catalog's."""
+
+    account_id: str
+    key_id: str
+    kind: str
+
+
+class Keys(Protocol):
+    async def owner(self, api_key: str) -> KeyOwner:
+        """Raises ApiKeyRefused; BillingUnavailable or StoreUnavailable when that cannot be found out now."""
+        ...
+
+
+class Authority(Protocol):
+    """Billing, which issued every key."""
+
+    async def authenticate(self, api_key: str) -> KeyOwner:
+        """Raises ApiKeyRefused, or another TollwayError when billing cannot answer."""
+        ...
+
+
+class KeyTable(Protocol):
+    async def find(self, hashes: Sequence[bytes]) -> Mapping[bytes, KeyOwner]:
+        """Those that are known here."""
+        ...
+
+    async def add(self, owners: Mapping[bytes, KeyOwner]) -> None: ...
 
 
 class Accounts(Protocol):

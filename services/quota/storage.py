@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from services.kit.clock import BusinessClock
 from services.kit.database import UnitOfWork
 from services.quota.domain import Plan
 from services.quota.events import Snapshot, to_plan
-from services.quota.ports import StoredAccount
+from services.quota.ports import KeyOwner, StoredAccount
 
 # In the order of ids, as the lane locks them: two writers in two orders would deadlock.
 _APPLY = text("""
@@ -41,6 +41,13 @@ SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, clock_
 FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = :id
 """)
 _PLACE = text("SELECT token FROM place WHERE name = :name")
+_KEYS = text("SELECT hash, account_id, key_id, kind FROM api_key WHERE hash = ANY (CAST(:hashes AS bytea[]))")
+# A key's owner and kind never change.
+_ADD_KEYS = text("""
+INSERT INTO api_key (hash, account_id, key_id, kind)
+SELECT * FROM unnest(CAST(:hashes AS bytea[]), CAST(:accounts AS text[]), CAST(:ids AS text[]), CAST(:kinds AS text[]))
+ON CONFLICT (hash) DO NOTHING
+""")
 _KEEP_PLACE = text("INSERT INTO place VALUES (:name, :token) ON CONFLICT (name) DO UPDATE SET token = excluded.token")
 
 
@@ -99,6 +106,27 @@ class PostgresAccounts:
         return int((await self._connection.execute(_APPLY, parameters)).rowcount)
 
 
+class ApiKeys:
+    """Who owns a key, by the SHA-256 of the key."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def find(self, hashes: Sequence[bytes]) -> dict[bytes, KeyOwner]:
+        """Those that are known here."""
+        rows = await self._connection.execute(_KEYS, {"hashes": list(hashes)})
+        return {bytes(row[0]): KeyOwner(row[1], row[2], row[3]) for row in rows}
+
+    async def add(self, owners: Mapping[bytes, KeyOwner]) -> None:
+        parameters: dict[str, list[Any]] = {
+            "hashes": list(owners),
+            "accounts": [owner.account_id for owner in owners.values()],
+            "ids": [owner.key_id for owner in owners.values()],
+            "kinds": [owner.kind for owner in owners.values()],
+        }
+        await self._connection.execute(_ADD_KEYS, parameters)
+
+
 class Places:
     """How far quota has read what others list."""
 
@@ -116,6 +144,7 @@ class QuotaUnitOfWork(UnitOfWork):
     """One transaction over quota's tables."""
 
     accounts: PostgresAccounts
+    keys: ApiKeys
     places: Places
 
     def __init__(self, engine: AsyncEngine, plans: Plans, clock: BusinessClock) -> None:
@@ -125,4 +154,5 @@ class QuotaUnitOfWork(UnitOfWork):
 
     def bind(self, connection: AsyncConnection) -> None:
         self.accounts = PostgresAccounts(connection, self._plans, self._clock.offset())
+        self.keys = ApiKeys(connection)
         self.places = Places(connection)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.billing.errors import ApiKeyMalformed
+from services.kit.base62 import CHECK_DIGITS as _CHECK
+from services.kit.base62 import base62 as _base62
+from services.kit.base62 import checksum as _checksum
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM = 27  # base62 digits for 160 bits
-_CHECK = 6  # base62 digits for a CRC32
 SHOWN = 4  # of the random part, so that a person can tell two keys apart
 
 
@@ -23,18 +23,6 @@ class NewKey:
     secret: str
     hash: bytes
     shown: str
-
-
-def _base62(number: int, width: int) -> str:
-    digits = ""
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        digits = _ALPHABET[digit] + digits
-    return digits
-
-
-def _checksum(text: str) -> str:
-    return _base62(zlib.crc32(text.encode()), _CHECK)
 
 
 def hash_key(secret: str) -> bytes:

@@ -1,0 +1,46 @@
+"""HTTP fields with a grammar that more than one part of the system speaks: Idempotency-Key and RateLimit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# A structured-field string (RFC 9651) or, as Stripe's clients send it, the bare text.
+_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+_BARE = re.compile(r"[\x21\x23-\x7e]+")
+_MAX_KEY = 255
+
+
+def idempotency_key(values: Sequence[str]) -> str | None:
+    """The key of all Idempotency-Key headers, "" without one, None for what is no key. `"k"` and `k` are the same."""
+    if not values:
+        return ""
+    text = values[0].strip()
+    quoted = _QUOTED.fullmatch(text)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    if len(values) > 1 or not 0 < len(key) <= _MAX_KEY or not (quoted or _BARE.fullmatch(text)):
+        return None
+    return key
+
+
+class Window(NamedTuple):
+    """One limit as the RateLimit headers tell it. `resets_in_s` is None when it never resets."""
+
+    name: str
+    limit: int
+    remaining: int
+    resets_in_s: int | None
+
+
+def rate_limit(windows: Iterable[Window]) -> dict[str, str]:
+    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers); nothing when nothing limits."""
+    shown = [(window, window.name.replace("\\", r"\\").replace('"', r"\"")) for window in windows]
+    if not shown:
+        return {}
+    policies = [f'"{name}";q={window.limit}' for window, name in shown]
+    states = [
+        f'"{name}";r={window.remaining}' + ("" if window.resets_in_s is None else f";t={window.resets_in_s}")
+        for window, name in shown
+    ]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
