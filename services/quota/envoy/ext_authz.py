@@ -14,6 +14,7 @@ whatever the client sends (`x-request-id` may come from the client), and the sam
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ import structlog
 from services.kit import telemetry
 from services.kit.clock import Clock
 from services.kit.database import is_transient
-from services.kit.errors import TollwayError
+from services.kit.errors import DeadlineExceeded, TollwayError
 from services.kit.http_fields import idempotency_key
 from services.quota import application
 from services.quota.domain import Use
@@ -36,6 +37,7 @@ from tollway.envoy.auth.v3 import external_auth_pb2_grpc
 FULL_NAME = pb.DESCRIPTOR.services_by_name["Authorization"].full_name
 MOST_UNITS = 2**62
 MOST_CHARACTERS = 255  # of a use's key
+MARGIN_S = 0.2  # before Envoy's deadline, so that what the client gets is our answer
 
 _CODES = {401: grpc.StatusCode.UNAUTHENTICATED, 503: grpc.StatusCode.UNAVAILABLE}
 _OVERWRITE = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -65,8 +67,16 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
         """Answers every request that it understands: an RPC error would be Envoy's failure mode, not ours."""
         http = request.attributes.request.http
         headers = _Headers(http)
+        left = context.time_remaining()
+        if left is not None:
+            left = max(0.0, left - MARGIN_S)
         try:
-            response = await self._decide(request, headers, context.time_remaining())
+            async with asyncio.timeout(left):
+                response = await self._decide(request, headers, left)
+        except TimeoutError:
+            detail = "There was no answer in time, and it is not known whether the use was counted. Try again."
+            late = DeadlineExceeded(detail)
+            response = _denied(of_error(late, self._public_url), http.path, headers)
         except _Stop as stop:
             response = _denied(stop.answer, http.path, headers)
         except TollwayError as error:

@@ -67,7 +67,11 @@ class RateLimitService(rls_pb2_grpc.RateLimitServiceServicer):
                 "A descriptor needs an entry `meter`, and either `account` or `api_key`.", field="descriptors"
             )
         if not account_id:
-            account_id = (await self._keys.owner(entries["api_key"])).account_id
+            # The route may take it from the Authorization header as it is.
+            scheme, _, credential = entries["api_key"].strip().rpartition(" ")
+            if scheme.lower() not in {"", "bearer"}:
+                raise ApiKeyRefused.malformed()
+            account_id = (await self._keys.owner(credential)).account_id
         amount = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else default
         # Envoy's field is unsigned: what it holds beyond the contract's int64 is refused by its name there.
         return to_use(
