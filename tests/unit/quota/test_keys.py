@@ -1,0 +1,182 @@
+"""Whose key is it: from memory, from the table, from billing, and what holds when one of them is away."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.kit.base62 import checksum
+from services.quota import keys
+from services.quota.errors import ApiKeyRefused, BillingUnavailable, StoreUnavailable
+from services.quota.keys import KeyRing
+from services.quota.ports import KeyOwner
+
+
+def a_key(name: str) -> str:
+    body = f"sk_live_{name:0>20}"
+    return body + checksum(body)
+
+
+def hash_of(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+ADA, BOB = KeyOwner("acct_ada", "key_a", "live"), KeyOwner("acct_bob", "key_b", "live")
+
+
+class Table:
+    def __init__(self, rows: Mapping[bytes, KeyOwner] | None = None) -> None:
+        self.rows = dict(rows or {})
+        self.reads: list[int] = []
+        self.down = False
+
+    async def find(self, hashes: Sequence[bytes]) -> Mapping[bytes, KeyOwner]:
+        self.reads.append(len(hashes))
+        await asyncio.sleep(0)
+        if self.down:
+            raise ConnectionError("away")
+        return {each: self.rows[each] for each in hashes if each in self.rows}
+
+    async def add(self, owners: Mapping[bytes, KeyOwner]) -> None:
+        if self.down:
+            raise ConnectionError("away")
+        self.rows |= owners
+
+
+class SilentTable(Table):
+    async def find(self, hashes: Sequence[bytes]) -> Mapping[bytes, KeyOwner]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class Billing:
+    def __init__(self, owners: Mapping[str, KeyOwner] | None = None) -> None:
+        self.owners = dict(owners or {})
+        self.asked: list[str] = []
+        self.down = False
+
+    async def authenticate(self, api_key: str) -> KeyOwner:
+        self.asked.append(api_key)
+        await asyncio.sleep(0)
+        if self.down:
+            raise ConnectionError("away")
+        if api_key not in self.owners:
+            raise ApiKeyRefused("This API key is not known.")
+        return self.owners[api_key]
+
+
+@asynccontextmanager
+async def ring_of(table: Table, billing: Billing, *, fresh_s: float = 5.0) -> AsyncIterator[KeyRing]:
+    ring = KeyRing(table, billing, fresh_s=fresh_s)
+    running = asyncio.create_task(ring.run())
+    try:
+        yield ring
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_key_in_the_table_needs_neither_billing_nor_a_second_read() -> None:
+    table, billing = Table({hash_of(a_key("a")): ADA}), Billing()
+    async with ring_of(table, billing) as ring:
+        assert [await ring.owner(a_key("a")) for _ in range(3)] == [ADA] * 3
+    assert (table.reads, billing.asked) == ([1], [])
+
+
+async def test_many_who_wait_share_one_read_and_one_question() -> None:
+    table, billing = Table({hash_of(a_key("a")): ADA}), Billing({a_key("b"): BOB})
+    async with ring_of(table, billing) as ring:
+        told = await asyncio.gather(*(ring.owner(a_key("ab"[n % 2])) for n in range(20)))
+    assert told == [ADA, BOB] * 10
+    assert (table.reads, billing.asked) == ([2], [a_key("b")])
+
+
+async def test_what_billing_answers_is_in_the_table_afterwards() -> None:
+    table, billing = Table(), Billing({a_key("b"): BOB})
+    async with ring_of(table, billing) as ring:
+        await ring.owner(a_key("b"))
+    assert table.rows == {hash_of(a_key("b")): BOB}
+
+
+async def test_an_unknown_key_is_asked_of_billing_once_in_a_while() -> None:
+    table, billing = Table(), Billing()
+    async with ring_of(table, billing, fresh_s=0.05) as ring:
+        for _ in range(3):
+            with pytest.raises(ApiKeyRefused):
+                await ring.owner(a_key("x"))
+        assert len(billing.asked) == 1
+        billing.owners[a_key("x")] = ADA
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert await ring.owner(a_key("x")) == ADA
+                    break
+                except ApiKeyRefused:
+                    await asyncio.sleep(0.01)
+        assert len(billing.asked) == 2
+
+
+@pytest.mark.parametrize("wrong", ["", "sk", a_key("a")[:-1], a_key("a") + "0", "é" * 20, a_key("a").swapcase()])
+async def test_a_malformed_key_is_refused_without_a_look(wrong: str) -> None:
+    table, billing = Table(), Billing()
+    async with ring_of(table, billing) as ring:
+        with pytest.raises(ApiKeyRefused) as caught:
+            await ring.owner(wrong)
+    assert caught.value.error_reason == "API_KEY_MALFORMED"
+    assert (table.reads, billing.asked) == ([], [])
+
+
+async def test_while_the_table_is_away_known_keys_still_open_and_new_ones_do_not() -> None:
+    table, billing = Table({hash_of(a_key("a")): ADA}), Billing({a_key("b"): BOB})
+    async with ring_of(table, billing, fresh_s=0.0) as ring:
+        assert await ring.owner(a_key("a")) == ADA
+        table.down = True
+        assert await ring.owner(a_key("a")) == ADA
+        with pytest.raises(StoreUnavailable):
+            await ring.owner(a_key("b"))
+        table.down = False
+        assert await ring.owner(a_key("b")) == BOB
+
+
+async def test_a_table_that_is_silent_is_as_good_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "READ_S", 0.01)
+    async with ring_of(SilentTable(), Billing()) as ring:
+        with pytest.raises(StoreUnavailable):
+            await ring.owner(a_key("a"))
+
+
+async def test_billing_being_away_is_unavailable_and_not_a_refusal() -> None:
+    table, billing = Table(), Billing({a_key("b"): BOB})
+    billing.down = True
+    async with ring_of(table, billing) as ring:
+        with pytest.raises(BillingUnavailable):
+            await ring.owner(a_key("b"))
+        billing.down = False
+        assert await ring.owner(a_key("b")) == BOB
+
+
+async def test_a_key_that_billing_no_longer_knows_is_forgotten() -> None:
+    table, billing = Table({hash_of(a_key("a")): ADA}), Billing()
+    async with ring_of(table, billing, fresh_s=0.0) as ring:
+        await ring.owner(a_key("a"))
+        table.rows.clear()
+        with pytest.raises(ApiKeyRefused):
+            await ring.owner(a_key("a"))
+        table.down = True
+        with pytest.raises(StoreUnavailable):
+            await ring.owner(a_key("a"))
+
+
+async def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "MOST_KEPT", 3)
+    table = Table({hash_of(a_key(str(n))): ADA for n in range(5)})
+    async with ring_of(table, Billing()) as ring:
+        for n in range(5):
+            await ring.owner(a_key(str(n)))
+        assert len(ring._known) == 3
+        await ring.owner(a_key("4"))
+    assert len(table.reads) == 5
