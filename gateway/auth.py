@@ -23,6 +23,7 @@ _KEY = re.compile(r"[A-Za-z0-9_]{16,128}")
 class Caller:
     account_id: str
     scopes: frozenset[str]
+    key_id: str = ""  # the API key itself, or the one that an access token was exchanged for
 
     def must(self, scope: str) -> None:
         """Raises 403 insufficient_scope."""
@@ -51,7 +52,7 @@ async def _by_key(request: Request, backend: Backend, key: str) -> Caller:
     answer = await backend.billing.call(backend.auth.Authenticate, AuthenticateRequest(api_key=key))
     principal = answer.principal
     facts.of(request.scope).account_id = principal.account.id
-    return Caller(account_id=principal.account.id, scopes=frozenset(principal.scopes))
+    return Caller(principal.account.id, frozenset(principal.scopes), principal.key_id)
 
 
 async def api_key(request: Request) -> str:
@@ -76,7 +77,7 @@ def caller(scope: str, *, tokens: bool) -> Callable[[Request], Awaitable[Caller]
             if looks_like_token(credential):
                 token = await verify(credential, state.keys, state.public_url)
                 facts.of(request.scope).account_id = token.account_id
-                found = Caller(account_id=token.account_id, scopes=token.scopes)
+                found = Caller(token.account_id, token.scopes, token.key_id)
             else:
                 found = await _by_key(request, state.backend, credential)
         found.must(scope)

@@ -115,6 +115,7 @@ class Token:
 
     account_id: str
     scopes: frozenset[str]
+    key_id: str = ""
 
 
 async def verify(credential: str, keys: KeySet, issuer: str) -> Token:
@@ -124,7 +125,8 @@ async def verify(credential: str, keys: KeySet, issuer: str) -> Token:
         raise unauthenticated("token_invalid")
     if claims["exp"] <= time.time():
         raise unauthenticated("token_expired")
-    return Token(account_id=claims["sub"], scopes=frozenset(str(claims.get("scope", "")).split()))
+    scopes = frozenset(str(claims.get("scope", "")).split())
+    return Token(account_id=claims["sub"], scopes=scopes, key_id=str(claims.get("key_id", "")))
 
 
 async def _claims(credential: str, keys: KeySet) -> dict[str, Any] | None:

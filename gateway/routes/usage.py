@@ -117,7 +117,13 @@ async def count_use(
     """
     answer = await backend.quota.call(
         backend.usage.Consume,
-        pb.ConsumeRequest(account_id=caller.account_id, meter=body.meter, amount=body.amount, request_id=request_id),
+        pb.ConsumeRequest(
+            account_id=caller.account_id,
+            meter=body.meter,
+            amount=body.amount,
+            request_id=request_id,
+            key_id=caller.key_id,
+        ),
     )
     decision = answer.decision
     headers = rate_limit(_windows(decision.limits, request.app.state.clock))
@@ -153,7 +159,9 @@ async def count_use(
 )
 async def list_usage(caller: User, backend: Services, response: Response) -> Usage:
     """Every meter of the plan in the period that runs now."""
-    answer = await backend.quota.call(backend.usage.GetUsage, pb.GetUsageRequest(account_id=caller.account_id))
+    answer = await backend.quota.call(
+        backend.usage.GetUsage, pb.GetUsageRequest(account_id=caller.account_id, key_id=caller.key_id)
+    )
     response.headers["Cache-Control"] = "no-store"
     return Usage(tier=answer.tier, meters=[_meter(meter) for meter in answer.meters])
 
@@ -226,9 +234,10 @@ def _meter(meter: pb.MeterUsage) -> MeterUsage:
 
 
 def _tightest(limits: Sequence[pb.LimitState]) -> pb.LimitState | None:
-    """The limit with the least left; without a limited one, the first."""
-    limited = [state for state in limits if state.HasField("remaining")]
-    return min(limited, key=lambda state: state.remaining) if limited else next(iter(limits), None)
+    """The quota with the least left; without a limited one, the first. A rate is no quota: it is in `limits`."""
+    quotas = [state for state in limits if not state.HasField("window")]
+    limited = [state for state in quotas if state.HasField("remaining")]
+    return min(limited, key=lambda state: state.remaining) if limited else next(iter(quotas), None)
 
 
 def _windows(limits: Sequence[pb.LimitState], clock: Clock) -> list[Window]:

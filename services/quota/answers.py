@@ -43,6 +43,7 @@ def from_ledger(answer: bytes) -> Decision:
             limit.used,
             limit.limit if limit.HasField("limit") else None,
             limit.reset_time.ToDatetime(UTC) if limit.HasField("reset_time") else None,
+            limit.window.ToTimedelta() if limit.HasField("window") else None,
         )
         for limit in message.limits
     ]
@@ -79,3 +80,5 @@ def _fill_limit(message: quota_pb2.LimitState, state: LimitState) -> None:
         message.remaining = max(0, state.limit - state.used)
     if state.reset is not None:
         message.reset_time.seconds = int(state.reset.timestamp())
+    if state.window is not None:
+        message.window.FromTimedelta(state.window)

@@ -79,27 +79,34 @@ class Usage:
     meters: list[MeterUsage]
 
 
-async def get_usage(account_id: str, new_uow: Callable[[], QuotaUnitOfWork], directory: Directory) -> Usage:
-    """What the account has used of each meter now. Raises AccountNotFound, BillingUnavailable."""
-    stored = await _read(account_id, new_uow())
+async def get_usage(
+    account_id: str, key_id: str, new_uow: Callable[[], QuotaUnitOfWork], directory: Directory
+) -> Usage:
+    """What the account has used of each meter now, and the key of its limits per key.
+
+    Raises AccountNotFound, BillingUnavailable.
+    """
+    stored = await _read(account_id, key_id, new_uow())
     if stored is None and await directory.learn([account_id]):
-        stored = await _read(account_id, new_uow())
+        stored = await _read(account_id, key_id, new_uow())
     if stored is None:
         raise AccountNotFound
-    meters = [_usage_of(stored, name) for name in stored.plan.meters]
+    meters = [_usage_of(stored, name, key_id) for name in stored.plan.meters]
     return Usage(account_id, stored.plan.tier, stored.version, meters)
 
 
-async def _read(account_id: str, uow: QuotaUnitOfWork) -> Account | None:
+async def _read(account_id: str, key_id: str, uow: QuotaUnitOfWork) -> Account | None:
     async with uow:
-        found = await uow.accounts.get(account_id)
+        found = await uow.accounts.get(account_id, key_id)
     if found is None:
         return None
-    return Account(account_id, found.version, found.plan, found.anchor, found.interval, found.counters, found.at)
+    return Account(
+        account_id, found.version, found.plan, found.anchor, found.interval, found.counters, found.at, found.rates
+    )
 
 
-def _usage_of(account: Account, meter: str) -> MeterUsage:
-    states = {state.name: state for state in decide(account, meter, 0).limits}
+def _usage_of(account: Account, meter: str, key_id: str) -> MeterUsage:
+    states = {state.name: state for state in decide(account, meter, 0, key_id=key_id).limits}
     quotas = [limit for limit in account.plan.limits_of[meter] if limit.kind is Kind.QUOTA]
     bound = [states[limit.name] for limit in quotas if limit.limit is not None]
     tightest = min(bound, key=lambda state: state.remaining or 0, default=None)

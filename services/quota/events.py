@@ -89,6 +89,8 @@ def to_plan(data: bytes) -> Plan:
                 limit=limit.limit if limit.HasField("limit") else None,
                 period=period,
                 refusal=_refusal(limit.refusal, limit.name, _STATUS_OF[kind]),
+                window=limit.window.ToTimedelta() if limit.HasField("window") else None,
+                per_key=limit.scope == entitlement_pb2.RATE_SCOPE_KEY,
             )
         )
     return Plan(

@@ -65,7 +65,9 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
 
     async def GetUsage(self, request: quota_pb2.GetUsageRequest, context: _Context) -> quota_pb2.GetUsageResponse:  # noqa: N802
         _check_text(request.account_id, "account_id")
-        usage = await application.get_usage(request.account_id, self._new_uow, self._directory)
+        if request.key_id:
+            _check_text(request.key_id, "key_id")
+        usage = await application.get_usage(request.account_id, request.key_id, self._new_uow, self._directory)
         return quota_pb2.GetUsageResponse(
             account_id=usage.account_id,
             tier=usage.tier,
@@ -84,7 +86,9 @@ def to_use(request: quota_pb2.ConsumeRequest) -> Use:
         raise InvalidArgument("amount must be a whole number from 1 to 2^62.", field="amount")
     if key:
         _check_text(key, "request_id")
-    return Use(account_id, request.meter, request.amount, key, request.dry_run)
+    if key_id := request.key_id:
+        _check_text(key_id, "key_id")
+    return Use(account_id, request.meter, request.amount, key, request.dry_run, key_id)
 
 
 def _check_text(value: str, name: str) -> None:

@@ -28,6 +28,13 @@ SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE 
 """)
 # Lanes of processes that are gone. One that lives and slept so long enters itself again.
 _TIDY = text("DELETE FROM lane WHERE use_time < now() - interval '35 days'")
+# Of rates that nobody used for longer than any window lasts. What a decision holds just now is left for the next time.
+_TIDY_RATES = text("""
+DELETE FROM bucket WHERE (account_id, name, key_id) IN (
+    SELECT account_id, name, key_id FROM bucket WHERE use_time < now() - interval '2 days'
+    LIMIT 100000 FOR UPDATE SKIP LOCKED
+)
+""")
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +77,7 @@ async def keep_days(engine: AsyncEngine) -> None:
             await make_days(engine)
             async with engine.begin() as connection:
                 await connection.execute(_TIDY)
+                await connection.execute(_TIDY_RATES)
         except Exception as error:
             log.warning("maintenance.delayed", error=repr(error))
             await asyncio.sleep(5)  # pause between attempts: there is nothing to await

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from services.quota.domain import Counters, Outcome, Plan, Use
+from services.quota.domain import Counters, Outcome, Plan, Rates, Use
 from services.quota.events import Snapshot
 
 
@@ -37,6 +37,7 @@ class StoredAccount:
     interval: str
     counters: Counters
     at: datetime
+    rates: Rates
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class KeyTable(Protocol):
 
 
 class Accounts(Protocol):
-    async def get(self, account_id: str) -> StoredAccount | None: ...
+    async def get(self, account_id: str, key_id: str = "") -> StoredAccount | None:
+        """With its rates: those of the account, and the key's own."""
+        ...
 
     async def apply(self, snapshots: Iterable[Snapshot]) -> int:
         """Stores what is newer than what is there; returns how many were. Counters stay."""

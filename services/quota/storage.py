@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.clock import BusinessClock
 from services.kit.database import UnitOfWork
-from services.quota.domain import Plan
+from services.quota.domain import Plan, rate
 from services.quota.events import Snapshot, to_plan
 from services.quota.ports import KeyOwner, StoredAccount
 
@@ -40,6 +40,7 @@ _GET = text("""
 SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, clock_timestamp()
 FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = :id
 """)
+_RATES = text("SELECT name, key_id, log FROM bucket WHERE account_id = :id AND key_id IN ('', :key_id)")
 _PLACE = text("SELECT token FROM place WHERE name = :name")
 _KEYS = text("SELECT hash, account_id, key_id, kind FROM api_key WHERE hash = ANY (CAST(:hashes AS bytea[]))")
 # A key's owner and kind never change.
@@ -75,13 +76,17 @@ class PostgresAccounts:
         self._plans = plans
         self._offset = offset
 
-    async def get(self, account_id: str) -> StoredAccount | None:
+    async def get(self, account_id: str, key_id: str = "") -> StoredAccount | None:
         row = (await self._connection.execute(_GET, {"id": account_id})).one_or_none()
         if row is None:
             return None
         version, plan_id, data, anchor, interval, counters, at = row
         plan = self._plans.get(plan_id) or self._plans.add(plan_id, data)
-        return StoredAccount(version, plan, anchor, interval, json.loads(counters), at + self._offset)
+        rates = {}
+        if plan.rates_of:
+            kept = await self._connection.execute(_RATES, {"id": account_id, "key_id": key_id})
+            rates = {(name, owner): rate.unpack(log) for name, owner, log in kept}
+        return StoredAccount(version, plan, anchor, interval, json.loads(counters), at + self._offset, rates)
 
     async def apply(self, snapshots: Iterable[Snapshot]) -> int:
         newest: dict[str, Snapshot] = {}

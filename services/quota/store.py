@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -23,7 +23,7 @@ from services.kit import telemetry
 from services.kit.clock import BusinessClock
 from services.kit.failpoint import failpoint
 from services.quota.answers import from_ledger, to_message
-from services.quota.domain import Account, Grant, Opened, Settled, Use
+from services.quota.domain import Account, Grant, Opened, Settled, Use, rate
 from services.quota.storage import Plans
 
 CONNECT_S = 2.0
@@ -61,6 +61,26 @@ WITH counted AS (
          AS g (account_id, key, meter, amount, answer)
 )
 UPDATE lane SET seq = $10, use_time = clock_timestamp() WHERE id = $11 RETURNING seq
+"""
+# Only for a batch with rates: the others pay nothing for them.
+_SAVE_RATED = _SAVE.replace(
+    ")\nUPDATE lane",
+    """), timed AS (
+    INSERT INTO bucket (account_id, name, key_id, log)
+    SELECT b.account_id, b.name, b.key_id, b.log
+    FROM unnest($12::text[], $13::text[], $14::text[], $15::bytea[]) AS b (account_id, name, key_id, log)
+    ON CONFLICT (account_id, name, key_id) DO UPDATE SET log = excluded.log, use_time = clock_timestamp()
+)
+UPDATE lane""",
+)
+# A statement after the locks, so it sees what was committed before them.
+_RATES = """
+SELECT asked.account_id, asked.name, asked.key_id, found.log
+FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, name, key_id),
+     LATERAL (
+         SELECT b.log FROM bucket b
+         WHERE b.account_id = asked.account_id AND b.name = asked.name AND b.key_id = asked.key_id LIMIT 1
+     ) AS found
 """
 _PLANS = "SELECT id, data FROM plan WHERE id = ANY ($1)"
 # What an earlier connection of this lane may still be doing must be over before the sequence is read.
@@ -109,7 +129,7 @@ class Store:
         """True when a commit was perhaps sent and not answered."""
         return self._sent is not None
 
-    async def open(self, uses: Iterable[Use]) -> Opened:
+    async def open(self, uses: Sequence[Use]) -> Opened:
         """Locks the accounts of the uses in the order of their ids and reads them and the keys that came back."""
         if self._connection is None:
             await self.connect()
@@ -140,7 +160,22 @@ class Store:
             elif kind == b"k":
                 account_id, key, meter, amount, answer = row[1], row[7], row[8], row[9], row[10]
                 opened.granted[account_id, key] = Grant(account_id, key, meter, amount, from_ledger(answer))
+        if any(account.plan.rates_of for account in opened.accounts.values()):
+            await self._read_rates(uses, opened)
         return opened
+
+    async def _read_rates(self, uses: Iterable[Use], opened: Opened) -> None:
+        asked = {
+            (use.account_id, limit.name, use.key_id if limit.per_key else "")
+            for use in uses
+            if (account := opened.accounts.get(use.account_id)) is not None
+            for limit in account.plan.rates_of.get(use.meter, ())
+        }
+        if not asked:
+            return
+        for account_id, name, key_id, log in await self._rates.fetch(*zip(*asked, strict=True), timeout=STATEMENT_S):
+            opened.accounts[account_id].rates[name, key_id] = rate.unpack(log)
+        telemetry.count("tollway_quota_statements_total", 1)
 
     async def save(self, settled: Settled, opened: Opened) -> None:
         """Writes what was granted and commits. When this returns it is durable."""
@@ -148,7 +183,13 @@ class Store:
             # Noted before it is sent: an answer that never comes must be asked for by this number.
             sent = self._sent = self._committed + 1
             grants, changed = settled.grants, settled.changed.values()
-            noted = await self._save.fetch(
+            rates = [
+                (account.id, name, key_id, rate.pack(log))
+                for account in changed
+                if account.rates
+                for (name, key_id), log in account.rates.items()
+            ]
+            noted = await (self._save_rated if rates else self._save).fetch(
                 [account.id for account in changed],
                 [_encode(account.counters) for account in changed],
                 self._wall.date(),
@@ -160,6 +201,7 @@ class Store:
                 [to_message(grant.answer).SerializeToString() for grant in grants],
                 sent,
                 self._lane,
+                *zip(*rates, strict=True),
                 timeout=STATEMENT_S,
             )
             if not noted:
@@ -223,6 +265,8 @@ class Store:
             self._committed = await connection.fetchval(_SEQUENCE, self._lane)
             self._open = await connection.prepare(_OPEN)
             self._save = await connection.prepare(_SAVE)
+            self._rates = await connection.prepare(_RATES)
+            self._save_rated = await connection.prepare(_SAVE_RATED)
             await connection.execute("BEGIN")
         except BaseException:
             connection.terminate()

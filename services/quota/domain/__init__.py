@@ -1,6 +1,6 @@
 """Pure decisions: no I/O and no clock of its own. The caller brings the state and the instant."""
 
-from services.quota.domain.account import Account, Counters
+from services.quota.domain.account import Account, Counters, Rates
 from services.quota.domain.batch import Grant, Opened, Outcome, Settled, Unknown, Use, settle
 from services.quota.domain.decision import Decision, LimitState, Refused, Switch, charge, decide
 from services.quota.domain.period import Period, Span, billing_span, month_span
@@ -19,6 +19,7 @@ __all__ = [
     "Outcome",
     "Period",
     "Plan",
+    "Rates",
     "Refusal",
     "Refused",
     "Settled",

@@ -8,10 +8,13 @@ from datetime import datetime
 from functools import lru_cache
 
 from services.quota.domain.period import LIFETIME, Period, Span, billing_span, month_span
-from services.quota.domain.plan import Plan
+from services.quota.domain.plan import Limit, Plan
+from services.quota.domain.rate import Log
 
 # meter → period → [start of the span in seconds since 1970, units used in it]
 Counters = dict[str, dict[str, list[int]]]
+# (name of the rate, id of the API key or empty) → what was granted in the last window
+Rates = dict[tuple[str, str], Log]
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Account:
     interval: str
     counters: Counters
     at: datetime
+    rates: Rates = field(default_factory=dict)
     spans: Mapping[Period, Span] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,6 +46,10 @@ class Account:
         # A span that began earlier is over. One that began later was counted under an anchor that has moved back
         # since (a subscription ended): all of it lies in the present span too, so it still counts.
         return cell[1] if cell[0] >= self.spans[period].start else 0
+
+    def log(self, rate: Limit, key_id: str) -> Log:
+        """What was granted under the rate. Uses without an API key share a log of their own."""
+        return self.rates.get((rate.name, key_id if rate.per_key else ""), [])
 
 
 @lru_cache(maxsize=16)  # a batch has one instant

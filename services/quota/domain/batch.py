@@ -21,6 +21,7 @@ class Use:
     amount: int
     key: str = ""
     dry_run: bool = False
+    key_id: str = ""  # the API key that it came with, for limits per key
 
 
 class Unknown:
@@ -76,13 +77,13 @@ def settle(uses: Iterable[Use], opened: Opened, new_key: Callable[[], str]) -> S
             outcomes.append(_replay(use, before))
             continue
         try:
-            decision = decide(account, use.meter, use.amount)
+            decision = decide(account, use.meter, use.amount, key_id=use.key_id)
         except TollwayError as error:
             outcomes.append(error)
             continue
         outcomes.append(decision)
         if decision.refused is None and not use.dry_run:
-            charge(account, use.meter, use.amount)
+            charge(account, use.meter, use.amount, use.key_id)
             changed[use.account_id] = account
             grant = Grant(use.account_id, use.key or new_key(), use.meter, use.amount, decision)
             grants.append(grant)

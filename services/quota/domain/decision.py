@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from services.quota.domain import rate
 from services.quota.domain.account import Account
 from services.quota.domain.period import Period
 from services.quota.domain.plan import Kind, Limit, Meter, Refusal
@@ -18,7 +19,7 @@ from services.quota.errors import CounterFull, UnknownMeter
 # What a counter can hold: the contract's int64.
 COUNTER_MAX = 2**63 - 1
 
-# Limits that a counter decides. Rates and leases keep other state; they take their place in the order of `Kind`.
+# Limits that a counter decides. Rates keep a log; leases keep other state. Each has its place in the order of `Kind`.
 _COUNTED = (Kind.QUOTA, Kind.CAP)
 
 
@@ -32,12 +33,16 @@ class Switch:
 
 @dataclass
 class LimitState:
-    """A limit as it stands after a decision. `limit` None: unlimited. `reset` None: never."""
+    """A limit as it stands after a decision. `limit` None: unlimited. `reset` None: never.
+
+    A rate has a `window`; with nothing used in it there is nothing to reset.
+    """
 
     name: str
     used: int
     limit: int | None
     reset: datetime | None
+    window: timedelta | None = None
 
     @property
     def remaining(self) -> int | None:
@@ -72,16 +77,20 @@ class Decision:
         return self.refused is None
 
 
-def decide(account: Account, meter_name: str, amount: int, switch: Switch | None = None) -> Decision:
+def decide(account: Account, meter_name: str, amount: int, switch: Switch | None = None, key_id: str = "") -> Decision:
     """Whether the account may use `amount` units (≥ 1) of the meter at `account.at`. Changes nothing.
 
-    `switch` is the kill switch that covers the meter, if one is thrown. Raises UnknownMeter, CounterFull.
+    `switch` is the kill switch that covers the meter, if one is thrown; `key_id` the API key that the use came with.
+    Raises UnknownMeter, CounterFull.
     """
     plan = account.plan
     meter = plan.meters.get(meter_name)
     if meter is None:
         raise UnknownMeter(meter_name)
     refused = _closed(account, meter, switch)
+    rates = plan.rates_of.get(meter_name, ())
+    if rates and refused is None:
+        refused = _too_fast(account, rates, amount, key_id)
     weighed = [(limit, _used(account, limit)) for limit in plan.limits_of[meter_name] if limit.kind in _COUNTED]
     for limit, used in weighed:
         if refused is None and limit.limit is not None and used + amount > limit.limit:
@@ -93,14 +102,19 @@ def decide(account: Account, meter_name: str, amount: int, switch: Switch | None
         LimitState(limit.name, min(COUNTER_MAX, used + counted), limit.limit, _reset(account, limit))
         for limit, used in weighed
     ]
+    if rates:
+        states[:0] = [_rate_state(account, each, counted, key_id) for each in rates]
     return Decision(plan.tier, account.version, states, refused)
 
 
-def charge(account: Account, meter_name: str, amount: int) -> None:
+def charge(account: Account, meter_name: str, amount: int, key_id: str = "") -> None:
     """Counts units that were allowed, in every period at once, so a plan that changes the period finds them."""
     cells = account.counters.setdefault(meter_name, {})
     for period, span in account.spans.items():
         cells[period] = [span.start, account.used(meter_name, period) + amount]
+    for each in account.plan.rates_of.get(meter_name, ()):
+        log = account.rates.setdefault((each.name, key_id if each.per_key else ""), [])
+        rate.add(log, each.limit or 0, each.window_us, rate.instant(account.at), amount)
 
 
 def _closed(account: Account, meter: Meter, switch: Switch | None) -> Refused | None:
@@ -110,6 +124,23 @@ def _closed(account: Account, meter: Meter, switch: Switch | None) -> Refused | 
     if meter.gate and not account.plan.gates.get(meter.gate, False):
         return _refusal(account, meter.gate, meter.gate_refusal)
     return None
+
+
+def _too_fast(account: Account, rates: tuple[Limit, ...], amount: int, key_id: str) -> Refused | None:
+    """The first rate that has no room. It is worth trying again once all of them have."""
+    now = rate.instant(account.at)
+    waits = [rate.free_in(account.log(each, key_id), each.limit or 0, each.window_us, now, amount) for each in rates]
+    late = next((each for each, wait in zip(rates, waits, strict=True) if wait is None or wait), None)
+    if late is None:
+        return None
+    return _refusal(account, late.name, late.refusal, None if None in waits else max(filter(None, waits)))
+
+
+def _rate_state(account: Account, each: Limit, counted: int, key_id: str) -> LimitState:
+    now, log = rate.instant(account.at), account.log(each, key_id)
+    used = rate.used(log, each.window_us, now) + counted
+    reset = rate.reset(log, each.limit or 0, each.window_us, now, counted)
+    return LimitState(each.name, used, each.limit, reset, each.window)
 
 
 def _refusal(account: Account, name: str, refusal: Refusal, retry_after: timedelta | None = None) -> Refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 
 from services.quota.domain.period import Period
@@ -37,6 +38,15 @@ class Limit:
     limit: int | None
     period: Period
     refusal: Refusal
+    # For rates: units in any `window`, counted for each API key when `per_key`, else for the account.
+    window: timedelta | None = None
+    per_key: bool = False
+    window_us: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.RATE and (self.window is None or self.window <= timedelta(0)):
+            raise ValueError(f"the rate {self.name!r} has no window")
+        object.__setattr__(self, "window_us", (self.window or timedelta(0)) // timedelta(microseconds=1))
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,15 @@ class Plan:
     support_contact: str = ""
     # Per meter, in the order of decision; within a kind the catalog's order stands.
     limits_of: Mapping[str, tuple[Limit, ...]] = field(init=False, compare=False, repr=False)
+    # Per meter, the rates that refuse; empty when the plan has none, so that it pays nothing for them.
+    rates_of: Mapping[str, tuple[Limit, ...]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         ordered = sorted(self.limits, key=lambda limit: limit.kind)
         spans = {name: tuple(limit for limit in ordered if name in limit.meters) for name in self.meters}
         object.__setattr__(self, "limits_of", spans)
+        bound = {
+            name: tuple(limit for limit in those if limit.kind is Kind.RATE and limit.limit is not None)
+            for name, those in spans.items()
+        }
+        object.__setattr__(self, "rates_of", {name: those for name, those in bound.items() if those})

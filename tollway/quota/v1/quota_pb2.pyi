@@ -29,6 +29,7 @@ class ConsumeRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     meter: _builtins.str
     """A meter of the account's catalog."""
@@ -38,6 +39,10 @@ class ConsumeRequest(_message.Message):
     """Optional, at most 255 characters, unique per use within the account."""
     dry_run: _builtins.bool
     """True: decide and answer, count nothing, remember nothing."""
+    key_id: _builtins.str
+    """The API key that the use came with (`key_…`), for limits per key; at most 255 characters. Uses without one
+    share such a limit among themselves.
+    """
     def __init__(
         self,
         *,
@@ -46,10 +51,11 @@ class ConsumeRequest(_message.Message):
         amount: _builtins.int = ...,
         request_id: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "dry_run", b"dry_run", "meter", b"meter", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "dry_run", b"dry_run", "key_id", b"key_id", "meter", b"meter", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +144,7 @@ class LimitState(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     used: _builtins.int
     limit: _builtins.int
@@ -146,7 +153,13 @@ class LimitState(_message.Message):
     """0 when used exceeds the limit, as it may after a downgrade. Unset: unlimited."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
-        """When `used` starts from zero again. Unset: never."""
+        """When `used` starts from zero again; of a rate, if nothing is used until then. Unset: never, or a rate of which
+        nothing is used.
+        """
+
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """Of a rate: at most `limit` units in any time span of this length. Unset: not a rate."""
 
     def __init__(
         self,
@@ -156,10 +169,11 @@ class LimitState(_message.Message):
         limit: _builtins.int | None = ...,
         remaining: _builtins.int | None = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
+        window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_time", b"reset_time", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_time", b"reset_time", "used", b"used", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -316,15 +330,19 @@ class GetUsageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    key_id: _builtins.str
+    """Whose limits per key to show. Empty: those of uses without a key."""
     def __init__(
         self,
         *,
         account_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
