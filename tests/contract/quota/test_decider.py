@@ -23,7 +23,8 @@ from services.quota.store import Store
 from tests.contract.quota.model import ModelDecider
 from tests.integration.quota import world
 
-LIMITS: dict[str, int | None] = {"acct_a": 10, "acct_b": 0, "acct_c": None, "acct_d": 100}
+LIMITS: dict[str, int | None] = {"acct_a": 10, "acct_b": 0, "acct_c": None, "acct_d": 100, "acct_r": 30}
+RATES = {"acct_r": (12, 5)}  # in any 60 s: of the account, of each key
 
 
 class Decider(Protocol):
@@ -58,11 +59,13 @@ class LaneDecider:
 @pytest.fixture(params=["model", "postgres"])
 async def decider(request: pytest.FixtureRequest) -> AsyncIterator[Decider]:
     if request.param == "model":
-        yield ModelDecider(LIMITS)
+        yield ModelDecider(LIMITS, RATES)
         return
     dsn = request.getfixturevalue("database")
     async with world.tables(dsn) as engine:
-        await world.put(engine, *(world.entitlements(name, limit=limit) for name, limit in LIMITS.items()))
+        for name, limit in LIMITS.items():
+            burst, per_key = RATES.get(name, (None, None))
+            await world.put(engine, world.entitlements(name, limit=limit, burst=burst, per_key=per_key))
         lane = Lane(Store(dsn, Plans(), BusinessClock()), make_days=lambda: make_days(engine))
         running = asyncio.create_task(lane.run())
         yield LaneDecider(lane, engine)
@@ -159,17 +162,30 @@ async def test_a_refusal_says_what_the_catalog_says(decider: Decider) -> None:
     )
 
 
+async def test_exactly_the_rate_passes_when_all_come_at_once_and_each_key_has_its_own(decider: Decider) -> None:
+    calls = [Use("acct_r", "messages", 1, key_id=f"key_{n % 2}") for n in range(100)]
+    outcomes = await asyncio.gather(*(decided(decider, use) for use in calls))
+    for mine in (outcomes[::2], outcomes[1::2]):
+        assert sum(outcome.allowed for outcome in mine) == 5
+    refused = next(outcome.refused for outcome in outcomes if outcome.refused)
+    assert (refused.limit, refused.refusal.reason, refused.refusal.http_status) == ("per_key", "too_fast", 429)
+    assert await decider.total("acct_r") == 10  # a rate's refusal counts nothing against the month
+    third = [await decided(decider, Use("acct_r", "messages", 1, key_id="key_3")) for _ in range(3)]
+    assert [outcome.refused and outcome.refused.limit for outcome in third] == [None, None, "burst"]
+
+
 async def test_it_agrees_with_the_model_over_a_random_story(decider: Decider) -> None:
     story = random.Random(7)
-    model = ModelDecider(LIMITS)
+    model = ModelDecider(LIMITS, RATES)
     for _ in range(30):
         uses = [
             Use(
-                story.choice(["acct_a", "acct_b", "acct_c", "acct_d", "acct_x"]),
+                story.choice(["acct_a", "acct_b", "acct_c", "acct_d", "acct_x", "acct_r", "acct_r"]),
                 story.choice(["messages", "messages", "messages", "nonsense"]),
                 story.randint(1, 6),
                 story.choice(["", "", *(f"k{n}" for n in range(12))]),
                 story.random() < 0.2,
+                story.choice(["", "key_1", "key_2"]),
             )
             for _ in range(story.randint(1, 20))
         ]
@@ -185,5 +201,7 @@ def plain(outcome: Outcome) -> tuple[object, ...]:
         return (outcome.code, outcome.error_reason, outcome.field)
     if isinstance(outcome, Unknown):
         return ("unknown",)
-    shown = [(state.name, state.used, state.limit, state.remaining, state.reset) for state in outcome.limits]
+    shown = [
+        (state.name, state.used, state.limit, state.remaining, state.window or state.reset) for state in outcome.limits
+    ]
     return (outcome.allowed, outcome.replayed, outcome.tier, outcome.version, shown)

@@ -9,14 +9,15 @@ from datetime import date, timedelta
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.clock import BusinessClock
 from services.kit.errors import TollwayError
-from services.quota.domain import Decision, Outcome, Use
+from services.quota.domain import Decision, Outcome, Use, settle
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
-from services.quota.lane import Lane
+from services.quota.lane import Lane, new_key
 from services.quota.maintenance import make_days
 from services.quota.storage import Plans
 from services.quota.store import Store
@@ -72,6 +73,48 @@ async def test_a_lost_answer_to_commit_counts_once_with_a_key_and_without(
                 assert isinstance(repeated, Decision)
                 assert repeated.replayed
         assert await totals(engine) == (21, 21)
+
+
+async def test_two_lanes_grant_no_more_than_the_rate_in_any_window_and_open_it_again(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=None, burst=20, per_key=12, window_s=1))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+
+            async def ask(lane: Lane, key_id: str) -> None:
+                outcome = await one(lane, Use("acct_a", "messages", 1, key_id=key_id))
+                assert isinstance(outcome, Decision)
+                told.append((outcome.allowed, key_id))
+
+            told: list[tuple[bool, str]] = []
+            async with asyncio.timeout(30):
+                while sum(allowed for allowed, _ in told) < 70:
+                    await asyncio.gather(*(ask(lane, key_id) for lane in (one_lane, other) for key_id in ("a", "b")))
+        async with engine.connect() as connection:
+            lines = await connection.execute(text("SELECT decide_time, amount FROM idem ORDER BY decide_time"))
+            granted = [(at, amount) for at, amount in lines]
+        assert sum(amount for _, amount in granted) == sum(allowed for allowed, _ in told)
+        fullest = 0
+        for begun, _ in granted:
+            held = sum(amount for at, amount in granted if begun <= at < begun + timedelta(seconds=1))
+            fullest = max(fullest, held)
+        assert fullest == 20
+
+
+async def test_a_plan_without_rates_pays_no_statement_for_them(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a"), world.entitlements("acct_r", burst=5))
+        store = Store(database, Plans(), BusinessClock())
+        try:
+            for account_id, expected in (("acct_a", 3), ("acct_r", 4)):
+                uses = [Use(account_id, "messages", 1)]
+                opened = await store.open(uses)  # connected, and the plan is known
+                await store.save(settle([], opened, new_key), opened)
+                before = statements()
+                opened = await store.open(uses)
+                await store.save(settle(uses, opened, new_key), opened)
+                assert statements() - before == expected
+        finally:
+            await store.close()
 
 
 async def test_a_terminated_backend_loses_no_grant(database: str) -> None:
@@ -205,6 +248,11 @@ async def test_the_lanes_row_is_entered_again_when_it_was_tidied_away(database: 
                 await connection.execute(text("DELETE FROM lane"))
             assert allowed([await one(lane, Use("acct_a", "messages", 1))]) == 1
         assert await totals(engine) == (2, 2)
+
+
+def statements() -> float:
+    """How many this process has sent for its decisions, as the metrics tell it."""
+    return REGISTRY.get_sample_value("tollway_quota_statements_total") or 0.0
 
 
 async def _scalar(engine: AsyncEngine, statement: str) -> object:

@@ -26,10 +26,17 @@ from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
 
 
 def entitlements(
-    account_id: str, *, version: int = 1, tier: str = "free", limit: int | None = 100
+    account_id: str,
+    *,
+    version: int = 1,
+    tier: str = "free",
+    limit: int | None = 100,
+    burst: int | None = None,
+    per_key: int | None = None,
+    window_s: int = 60,
 ) -> entitlement_pb2.Entitlements:
-    """A plan with the meter `messages`, limited by the calendar month."""
-    return entitlement_pb2.Entitlements(
+    """A plan with the meter `messages`, limited by the calendar month, and at most `burst` in any window."""
+    message = entitlement_pb2.Entitlements(
         account_id=account_id,
         version=version,
         tier=tier,
@@ -49,6 +56,18 @@ def entitlements(
         billing_url="https://pay.example/billing",
         support_contact="mailto:help@example.com",
     )
+    scopes = {
+        "burst": (burst, entitlement_pb2.RATE_SCOPE_ACCOUNT),
+        "per_key": (per_key, entitlement_pb2.RATE_SCOPE_KEY),
+    }
+    for name, (most, scope) in scopes.items():
+        if most is not None:
+            rate = message.limits.add(
+                name=name, meters=["messages"], kind=entitlement_pb2.LIMIT_KIND_RATE, limit=most, scope=scope
+            )
+            rate.window.FromSeconds(window_s)
+            rate.refusal.MergeFrom(entitlement_pb2.Refusal(reason="too_fast", http_status=429, detail="Slow down."))
+    return message
 
 
 @dataclass
@@ -180,7 +199,10 @@ async def consume(
     amount: int = 1,
     request_id: str = "",
     *,
+    key_id: str = "",
     deadline_s: float = 10,
 ) -> quota_pb2.Decision:
-    request = quota_pb2.ConsumeRequest(account_id=account_id, meter="messages", amount=amount, request_id=request_id)
+    request = quota_pb2.ConsumeRequest(
+        account_id=account_id, meter="messages", amount=amount, request_id=request_id, key_id=key_id
+    )
     return (await stub.Consume(request, timeout=deadline_s)).decision

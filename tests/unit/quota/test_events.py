@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -58,6 +58,19 @@ def test_a_plan_says_what_billing_sent() -> None:
 def test_what_cannot_be_acted_on_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"account|interval"):
         to_snapshot(message(**changes))
+
+
+def test_a_rate_has_its_window_and_its_scope() -> None:
+    burst = message()
+    rate = burst.limits.add(name="burst", meters=["messages"], kind=entitlement_pb2.LIMIT_KIND_RATE, limit=20)
+    rate.window.FromSeconds(60)
+    rate.scope = entitlement_pb2.RATE_SCOPE_KEY
+    first, second = to_plan(to_snapshot(burst).plan).limits_of["messages"]
+    assert (first.name, first.kind, first.window, first.per_key) == ("burst", Kind.RATE, timedelta(seconds=60), True)
+    assert (first.refusal.http_status, second.window, second.per_key) == (429, None, False)
+    rate.ClearField("window")
+    with pytest.raises(ValueError, match="window"):
+        to_snapshot(burst)
 
 
 def test_an_unknown_kind_of_limit_is_refused_rather_than_left_out() -> None:
