@@ -30,6 +30,7 @@ from tests.invariants_quota import (
     a_key_has_one_answer,
     announced_snapshots,
     counters_equal_the_ledger,
+    no_burst_exceeded_its_rate,
     no_grant_exceeded_its_limit,
     quota_has_billings_version,
 )
@@ -312,6 +313,7 @@ def answered_is_there(evidence: Evidence, told: Told) -> Iterator[str]:
 
 
 CHECKS = (
+    no_burst_exceeded_its_rate,
     no_grant_exceeded_its_limit,
     counters_equal_the_ledger,
     a_key_has_one_answer,

@@ -48,6 +48,24 @@ def no_grant_exceeded_its_limit(evidence: Evidence) -> Iterator[str]:
                 yield f"1: {who}: {state.used} of {state.limit} were granted"
 
 
+def no_burst_exceeded_its_rate(evidence: Evidence) -> Iterator[str]:
+    """1: in no window did an account get more units than its rate allows. (Which key a use came with is not kept.)"""
+    snapshots = announced_snapshots(evidence)
+    plans = {who: to_plan(to_snapshot(announced[0]).plan) for who, announced in snapshots.items()}
+    granted: dict[tuple[str, str], list[tuple[datetime, int]]] = defaultdict(list)
+    for line in sorted(evidence.quota["idem"], key=lambda line: line["decide_time"]):
+        account_id, at = line["account_id"], line["decide_time"]
+        plan = plans.get((account_id, quota_pb2.Decision.FromString(line["answer"]).version))
+        for rate in plan.rates_of.get(line["meter"], ()) if plan else ():
+            if rate.per_key or rate.limit is None or rate.window is None:
+                continue
+            log = granted[account_id, rate.name]
+            log.append((at, line["amount"]))
+            units = sum(amount for when, amount in log if when > at - rate.window)
+            if units > rate.limit:
+                yield f"1: account {account_id}: {units} of {rate.limit} units of {rate.name} in one window"
+
+
 def counters_equal_the_ledger(evidence: Evidence) -> Iterator[str]:
     """2: an account's counters are its ledger, counted again (it reaches back 48 hours, as far as any test).
 

@@ -92,6 +92,7 @@ class Billing(AccountServiceServicer, AuthServiceServicer, BillingServiceService
             "tier": self.states[account_id].tier,
             "version": 1,
             "scope": " ".join(self.scopes),
+            "key_id": "key_1",
         } | more
 
     async def CreateAccount(self, request: Any, context: Any) -> account_pb2.CreateAccountResponse:
@@ -205,6 +206,7 @@ class Quota(QuotaServiceServicer):
     def __init__(self) -> None:
         self.fault = Fault()
         self.limit: int | None = 10
+        self.burst: int | None = None
         self.used: Counter[str] = Counter()
         self.granted: dict[tuple[str, str], int] = {}
         self.refusal = quota_pb2.Refusal(
@@ -218,6 +220,16 @@ class Quota(QuotaServiceServicer):
             state.limit, state.remaining = self.limit, max(0, self.limit - used)
         state.reset_time.seconds = self.RESETS
         return state
+
+    def _states(self, account_id: str) -> list[quota_pb2.LimitState]:
+        """With `burst`, a rate before the quota."""
+        states = [self._state(account_id)]
+        if self.burst is not None:
+            rate = quota_pb2.LimitState(name="burst", used=1, limit=self.burst, remaining=self.burst - 1)
+            rate.window.FromSeconds(60)
+            rate.reset_time.seconds = self.RESETS
+            states.insert(0, rate)
+        return states
 
     async def Consume(self, request: Any, context: Any) -> quota_pb2.ConsumeResponse:
         await self.fault.enter("Consume", request)
@@ -236,7 +248,7 @@ class Quota(QuotaServiceServicer):
         else:
             self.used[account_id] += request.amount
             self.granted[key] = request.amount
-            decision = quota_pb2.Decision(allowed=True, limits=[self._state(account_id)], tier="free", version=1)
+            decision = quota_pb2.Decision(allowed=True, limits=self._states(account_id), tier="free", version=1)
         return quota_pb2.ConsumeResponse(decision=decision)
 
     async def GetUsage(self, request: Any, context: Any) -> quota_pb2.GetUsageResponse:

@@ -226,6 +226,26 @@ async def test_an_unlimited_meter_answers_nulls_and_no_rate_limit_headers(stack:
     assert [(meter["meter"], meter["used"], meter["limit"]) for meter in listed["meters"]] == [("messages", 1, None)]
 
 
+async def test_the_numbers_of_a_use_are_its_quotas_and_a_rate_is_listed_beside(stack: Stack) -> None:
+    _, auth = stack.account()
+    stack.quota.burst = 3
+    answer = await stack.http.post("/v1/usage", json={"meter": "messages"}, headers=auth)
+    body = answer.json()
+    assert (body["used"], body["limit"], body["remaining"]) == (1, 10, 9)
+    assert [(state["name"], state["limit"]) for state in body["limits"]] == [("burst", 3), ("messages_per_month", 10)]
+    assert answer.headers["ratelimit"].startswith('"burst";r=2;t=')
+
+
+async def test_limits_per_key_hear_which_key_called_by_key_and_by_token(stack: Stack) -> None:
+    _, auth = stack.account()
+    token = (await stack.http.post("/v1/auth/token", headers=auth)).json()["access_token"]
+    for headers in (auth, {"authorization": f"Bearer {token}"}):
+        await stack.http.post("/v1/usage", json={"meter": "messages"}, headers=headers)
+        await stack.http.get("/v1/usage", headers=headers)
+        assert stack.quota.fault.asked.pop("Consume").key_id == "key_1"
+        assert stack.quota.fault.asked.pop("GetUsage").key_id == "key_1"
+
+
 async def test_a_repeated_use_is_counted_once(stack: Stack) -> None:
     account_id, auth = stack.account()
     headers = {**auth, "Idempotency-Key": "u1"}

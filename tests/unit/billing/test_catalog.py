@@ -37,6 +37,26 @@ def test_skytale_sells_what_its_seed_says(skytale: Catalog) -> None:
     assert not skytale.tiers["free"].prices
 
 
+def test_vatly_sells_what_its_seed_says_and_maps_all_eight_statuses_as_the_contract_says() -> None:
+    """seeds/vatly.txt: Free 500, 20 a minute, no consultation; Business 10,000 and 60; Scale 50,000 and 120."""
+    vatly = load_catalog(Path("catalogs/vatly.yaml"))
+    sold = {
+        name: (
+            tier.limits["requests_per_month"],
+            tier.limits["requests_per_minute"],
+            [each.gates["consultation_number"] for each in vatly.lineage(name) if each.gates][-1],
+        )
+        for name, tier in vatly.tiers.items()
+    }
+    assert sold == {"free": (500, 20, False), "business": (10_000, 60, True), "scale": (50_000, 120, True)}
+    burst = vatly.limits["requests_per_minute"]
+    assert (burst.kind, burst.window_seconds, burst.scope, burst.refusal.status) == ("rate", 60, "account", 429)
+    free = {"paused", "incomplete", "incomplete_expired", "canceled"}
+    assert {status: tier for status, tier in vatly.lifecycle.items() if tier == "free"} == dict.fromkeys(free, "free")
+    assert {status for status, tier in vatly.lifecycle.items() if tier == "keep"} == {"past_due", "unpaid"}
+    assert (vatly.default_tier, vatly.first_key_kind) == ("free", "live")
+
+
 def test_skytale_maps_all_eight_statuses_as_the_contract_says(skytale: Catalog) -> None:
     assert skytale.lifecycle == {
         "trialing": "price",
