@@ -88,6 +88,7 @@ class Announcer:
             overage_unit_price=overage.unit_price if overage else "",
             currency=overage.currency if overage else "",
             included_units=overage.included if overage else 0,
+            suspended_refusal=_refusal(meter.suspended) if meter.suspended else None,
         )
 
     def entitlements_changed(self, state: Entitlement, change_time: datetime) -> events_pb2.EntitlementsChanged:

@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.quota.domain import Kind, Limit, Meter, Period, Plan, Refusal
+from services.quota.domain import KillSwitch, Kind, Limit, Meter, Period, Plan, Refusal
+from services.quota.domain.plan import SUSPENDED
 from tollway.billing.v1 import entitlement_pb2
+from tollway.quota.v1 import events_pb2
 
 _PERIODS = {
     entitlement_pb2.PERIOD_MONTH: Period.MONTH,
@@ -70,6 +72,13 @@ def to_snapshot(message: entitlement_pb2.Entitlements) -> Snapshot:
     )
 
 
+def to_kill_switch_changed(switch: KillSwitch) -> events_pb2.KillSwitchChanged:
+    message = events_pb2.KillSwitchChanged(meter=switch.meter, enabled=switch.enabled, reason=switch.reason)
+    if switch.change_time is not None:
+        message.change_time.FromDatetime(switch.change_time)
+    return message
+
+
 def to_plan(data: bytes) -> Plan:
     """The plan that `Snapshot.plan` holds. Raises ValueError for a kind of limit that this release does not know."""
     message = entitlement_pb2.Entitlements.FromString(data)
@@ -96,7 +105,14 @@ def to_plan(data: bytes) -> Plan:
     return Plan(
         tier=message.tier,
         meters={
-            meter.name: Meter(meter.name, meter.gate, _refusal(meter.gate_refusal, meter.gate, 403))
+            meter.name: Meter(
+                meter.name,
+                meter.gate,
+                _refusal(meter.gate_refusal, meter.gate, 403),
+                _refusal(meter.suspended_refusal, meter.name, 503)
+                if meter.HasField("suspended_refusal")
+                else SUSPENDED,
+            )
             for meter in message.meters
         },
         limits=tuple(limits),

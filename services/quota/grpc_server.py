@@ -8,20 +8,23 @@ from typing import Any
 
 import grpc
 
+from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, TollwayError
-from services.quota import application
+from services.quota import application, kill_switch
 from services.quota.answers import to_limit, to_message, to_response, to_timestamp
-from services.quota.domain import Use
+from services.quota.domain import KillSwitch, Use
 from services.quota.errors import UnknownMeter
 from services.quota.ports import Decider, Directory
 from services.quota.storage import QuotaUnitOfWork
-from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
+from tollway.quota.v1 import kill_switch_pb2, kill_switch_pb2_grpc, quota_pb2, quota_pb2_grpc
 
 FULL_NAME = quota_pb2.DESCRIPTOR.services_by_name["QuotaService"].full_name
+KILL_SWITCH_NAME = kill_switch_pb2.DESCRIPTOR.services_by_name["KillSwitchService"].full_name
 
 MOST_UNITS = 2**62
 MOST_CHARACTERS = 255
 MOST_REQUESTS = 1000
+MOST_REASON = 300  # characters
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -76,6 +79,32 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
         )
 
 
+class KillSwitchServicer(kill_switch_pb2_grpc.KillSwitchServiceServicer):
+    def __init__(self, new_uow: Callable[[], QuotaUnitOfWork], clock: Clock) -> None:
+        self._new_uow = new_uow
+        self._clock = clock
+
+    async def SetKillSwitch(  # noqa: N802
+        self, request: kill_switch_pb2.SetKillSwitchRequest, context: _Context
+    ) -> kill_switch_pb2.SetKillSwitchResponse:
+        if request.meter:
+            _check_text(request.meter, "meter")
+        if len(request.reason) > MOST_REASON or _CONTROL.search(request.reason):
+            raise InvalidArgument(
+                f"reason must have at most {MOST_REASON} characters and no control characters.", field="reason"
+            )
+        switch = await kill_switch.set_kill_switch(
+            request.meter, request.enabled, request.reason, self._new_uow(), self._clock
+        )
+        return kill_switch_pb2.SetKillSwitchResponse(kill_switch=_to_switch(switch))
+
+    async def GetKillSwitch(  # noqa: N802
+        self, request: kill_switch_pb2.GetKillSwitchRequest, context: _Context
+    ) -> kill_switch_pb2.GetKillSwitchResponse:
+        switches = await kill_switch.list_kill_switches(self._new_uow())
+        return kill_switch_pb2.GetKillSwitchResponse(kill_switches=[_to_switch(each) for each in switches])
+
+
 def to_use(request: quota_pb2.ConsumeRequest) -> Use:
     """Raises InvalidArgument naming the field. What passes here can be stored."""
     account_id, key = request.account_id, request.request_id
@@ -122,4 +151,13 @@ def _to_meter(meter: application.MeterUsage) -> quota_pb2.MeterUsage:
         remaining=tightest.remaining if tightest is not None else None,
         reset_time=to_timestamp(meter.reset),
         limits=[to_limit(state) for state in meter.limits],
+    )
+
+
+def _to_switch(switch: KillSwitch) -> kill_switch_pb2.KillSwitch:
+    return kill_switch_pb2.KillSwitch(
+        meter=switch.meter,
+        enabled=switch.enabled,
+        reason=switch.reason,
+        change_time=to_timestamp(switch.change_time),
     )

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.kit import config, migrate, process, rpc, telemetry
 from services.kit.clock import BusinessClock
 from services.kit.database import create_engine, is_transient
+from services.kit.outbox import Relay
 from services.kit.stream import Stream
 from services.quota import application, consumer, grpc_server, keys, maintenance
 from services.quota.billing import BillingLink
@@ -24,7 +25,7 @@ from services.quota.storage import Plans, QuotaUnitOfWork
 from services.quota.store import Store
 from tollway.envoy.auth.v3 import external_auth_pb2_grpc
 from tollway.envoy.ratelimit.v3 import rls_pb2_grpc
-from tollway.quota.v1 import quota_pb2_grpc
+from tollway.quota.v1 import kill_switch_pb2_grpc, quota_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -40,11 +41,12 @@ def main() -> None:
         dsn = settings.quota_dsn.get_secret_value()
         engine = create_engine(dsn, application_name="tollway-quota")
         stream = Stream(settings.nats_url, name="tollway-quota")
+        relay = Relay(engine, stream)
         link = rpc.Link(settings.billing_addr, settings, timeout_s=2.0)
         clock, plans = BusinessClock(settings.clock_file), Plans()
 
         def new_uow() -> QuotaUnitOfWork:
-            return QuotaUnitOfWork(engine, plans, clock)
+            return QuotaUnitOfWork(engine, plans, clock, committed=relay.wake)
 
         billing = BillingLink(link)
         directory = BillingDirectory(billing, lambda snapshots: application.store(snapshots, new_uow()))
@@ -72,6 +74,11 @@ def main() -> None:
             ratelimit.RateLimitService(*asked),
             ratelimit.FULL_NAME,
         )
+        server.add(
+            kill_switch_pb2_grpc.add_KillSwitchServiceServicer_to_server,
+            grpc_server.KillSwitchServicer(new_uow, clock),
+            grpc_server.KILL_SWITCH_NAME,
+        )
         stop_metrics = telemetry.serve_metrics(settings.host, settings.quota_metrics_port)
         try:
             await prepare(engine)
@@ -79,6 +86,7 @@ def main() -> None:
             tasks.start(lane.run(), "lane")
             tasks.start(directory.run(), "directory")
             tasks.start(ring.run(), "keys")
+            tasks.start(relay.run(), "outbox relay")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
             tasks.start(maintenance.keep_days(engine), "days")
             tasks.start(maintenance.keep_healing(billing, new_uow), "healing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.clock import BusinessClock
 from services.kit.database import UnitOfWork
-from services.quota.domain import Plan, rate
+from services.quota.domain import KillSwitch, Plan, rate
 from services.quota.events import Snapshot, to_plan
 from services.quota.ports import KeyOwner, StoredAccount
 
@@ -41,6 +41,13 @@ SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, clock_
 FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = :id
 """)
 _RATES = text("SELECT name, key_id, log FROM bucket WHERE account_id = :id AND key_id IN ('', :key_id)")
+_PUT_SWITCH = text("""
+INSERT INTO kill_switch AS k (meter, enabled, reason, change_time)
+VALUES (:meter, :enabled, :reason, :change_time)
+ON CONFLICT (meter) DO UPDATE SET
+    enabled = excluded.enabled, reason = excluded.reason, change_time = excluded.change_time
+WHERE (k.enabled, k.reason) IS DISTINCT FROM (excluded.enabled, excluded.reason)
+""")
 _PLACE = text("SELECT token FROM place WHERE name = :name")
 _KEYS = text("SELECT hash, account_id, key_id, kind FROM api_key WHERE hash = ANY (CAST(:hashes AS bytea[]))")
 # A key's owner and kind never change.
@@ -132,6 +139,26 @@ class ApiKeys:
         await self._connection.execute(_ADD_KEYS, parameters)
 
 
+class KillSwitches:
+    """By meter; `ALL` is the one over every meter. What is not there was never thrown."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def put(self, switch: KillSwitch) -> bool:
+        """False: it stands like this already."""
+        return bool((await self._connection.execute(_PUT_SWITCH, vars(switch))).rowcount)
+
+    async def list(self) -> list[KillSwitch]:
+        rows = await self._connection.execute(text("SELECT meter, enabled, reason, change_time FROM kill_switch"))
+        return [KillSwitch(*row) for row in rows]
+
+    async def names_a_meter(self, meter: str) -> bool:
+        """Whether any plan has the meter. A plan is a tier's entitlements: there are few."""
+        plans = await self._connection.execute(text("SELECT data FROM plan"))
+        return any(meter in to_plan(data).meters for (data,) in plans)
+
+
 class Places:
     """How far quota has read what others list."""
 
@@ -151,9 +178,16 @@ class QuotaUnitOfWork(UnitOfWork):
     accounts: PostgresAccounts
     keys: ApiKeys
     places: Places
+    switches: KillSwitches
 
-    def __init__(self, engine: AsyncEngine, plans: Plans, clock: BusinessClock) -> None:
-        super().__init__(engine)
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        plans: Plans,
+        clock: BusinessClock,
+        committed: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(engine, committed=committed)
         self._plans = plans
         self._clock = clock
 
@@ -161,3 +195,4 @@ class QuotaUnitOfWork(UnitOfWork):
         self.accounts = PostgresAccounts(connection, self._plans, self._clock.offset())
         self.keys = ApiKeys(connection)
         self.places = Places(connection)
+        self.switches = KillSwitches(connection)

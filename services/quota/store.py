@@ -160,6 +160,8 @@ class Store:
             elif kind == b"k":
                 account_id, key, meter, amount, answer = row[1], row[7], row[8], row[9], row[10]
                 opened.granted[account_id, key] = Grant(account_id, key, meter, amount, from_ledger(answer))
+            elif kind == b"s":
+                opened.switches |= {row[8]}
         if any(account.plan.rates_of for account in opened.accounts.values()):
             await self._read_rates(uses, opened)
         return opened

@@ -81,6 +81,7 @@ class Meter(_Part):
     gate: Name | None = None
     gate_refusal: Refusal | None = None
     on_store_down: Literal["deny", "allow"] = "deny"
+    suspended: Refusal | None = Field(None, description="The answer while an operator's kill switch covers it.")
 
     @model_validator(mode="after")
     def _gate_says_how(self) -> Self:

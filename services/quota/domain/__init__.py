@@ -2,15 +2,19 @@
 
 from services.quota.domain.account import Account, Counters, Rates
 from services.quota.domain.batch import Grant, Opened, Outcome, Settled, Unknown, Use, settle
-from services.quota.domain.decision import Decision, LimitState, Refused, Switch, charge, decide
+from services.quota.domain.decision import Decision, LimitState, Refused, charge, decide
+from services.quota.domain.kill_switch import ALL, KILL_SWITCH, KillSwitch
 from services.quota.domain.period import Period, Span, billing_span, month_span
 from services.quota.domain.plan import Kind, Limit, Meter, Plan, Refusal
 
 __all__ = [
+    "ALL",
+    "KILL_SWITCH",
     "Account",
     "Counters",
     "Decision",
     "Grant",
+    "KillSwitch",
     "Kind",
     "Limit",
     "LimitState",
@@ -24,7 +28,6 @@ __all__ = [
     "Refused",
     "Settled",
     "Span",
-    "Switch",
     "Unknown",
     "Use",
     "billing_span",

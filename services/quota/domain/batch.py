@@ -50,6 +50,7 @@ class Opened:
     at: datetime  # business time, UTC
     accounts: dict[str, Account]
     granted: dict[tuple[str, str], Grant]
+    switches: frozenset[str] = frozenset()  # kill switches that are thrown; see `decide`
 
 
 @dataclass
@@ -77,7 +78,7 @@ def settle(uses: Iterable[Use], opened: Opened, new_key: Callable[[], str]) -> S
             outcomes.append(_replay(use, before))
             continue
         try:
-            decision = decide(account, use.meter, use.amount, key_id=use.key_id)
+            decision = decide(account, use.meter, use.amount, switches=opened.switches, key_id=use.key_id)
         except TollwayError as error:
             outcomes.append(error)
             continue

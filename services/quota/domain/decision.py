@@ -6,12 +6,14 @@ consumed nothing of another.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.quota.domain import rate
 from services.quota.domain.account import Account
+from services.quota.domain.kill_switch import ALL, KILL_SWITCH
 from services.quota.domain.period import Period
 from services.quota.domain.plan import Kind, Limit, Meter, Refusal
 from services.quota.errors import CounterFull, UnknownMeter
@@ -21,14 +23,6 @@ COUNTER_MAX = 2**63 - 1
 
 # Limits that a counter decides. Rates keep a log; leases keep other state. Each has its place in the order of `Kind`.
 _COUNTED = (Kind.QUOTA, Kind.CAP)
-
-
-@dataclass(frozen=True)
-class Switch:
-    """A kill switch that is thrown: uses of what it covers are refused until it is released."""
-
-    name: str
-    refusal: Refusal
 
 
 @dataclass
@@ -77,17 +71,20 @@ class Decision:
         return self.refused is None
 
 
-def decide(account: Account, meter_name: str, amount: int, switch: Switch | None = None, key_id: str = "") -> Decision:
+def decide(
+    account: Account, meter_name: str, amount: int, *, switches: Collection[str] = (), key_id: str = ""
+) -> Decision:
     """Whether the account may use `amount` units (≥ 1) of the meter at `account.at`. Changes nothing.
 
-    `switch` is the kill switch that covers the meter, if one is thrown; `key_id` the API key that the use came with.
+    `switches` are the kill switches that are thrown: names of meters, or `ALL`. `key_id` is the API key that the use
+    came with.
     Raises UnknownMeter, CounterFull.
     """
     plan = account.plan
     meter = plan.meters.get(meter_name)
     if meter is None:
         raise UnknownMeter(meter_name)
-    refused = _closed(account, meter, switch)
+    refused = _closed(account, meter, switches)
     rates = plan.rates_of.get(meter_name, ())
     if rates and refused is None:
         refused = _too_fast(account, rates, amount, key_id)
@@ -117,10 +114,10 @@ def charge(account: Account, meter_name: str, amount: int, key_id: str = "") -> 
         rate.add(log, each.limit or 0, each.window_us, rate.instant(account.at), amount)
 
 
-def _closed(account: Account, meter: Meter, switch: Switch | None) -> Refused | None:
+def _closed(account: Account, meter: Meter, switches: Collection[str]) -> Refused | None:
     """Refusals that no number changes: the kill switch, then the gate."""
-    if switch is not None:
-        return _refusal(account, switch.name, switch.refusal)
+    if switches and (ALL in switches or meter.name in switches):
+        return _refusal(account, KILL_SWITCH, meter.suspended)
     if meter.gate and not account.plan.gates.get(meter.gate, False):
         return _refusal(account, meter.gate, meter.gate_refusal)
     return None

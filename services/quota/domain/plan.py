@@ -28,6 +28,9 @@ class Refusal:
     detail: str
 
 
+SUSPENDED = Refusal("suspended", 503, "This is suspended for the moment. Try again later.")
+
+
 @dataclass(frozen=True)
 class Limit:
     """At most `limit` units (None: counted, never refused) of all `meters` together in `period`."""
@@ -51,11 +54,14 @@ class Limit:
 
 @dataclass(frozen=True)
 class Meter:
-    """Something that is counted. `gate` names the capability it needs, or is empty."""
+    """Something that is counted. `gate` names the capability it needs, or is empty; `suspended` answers for a
+    kill switch.
+    """
 
     name: str
     gate: str
     gate_refusal: Refusal
+    suspended: Refusal = SUSPENDED
 
 
 @dataclass(frozen=True)

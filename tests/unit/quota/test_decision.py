@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from services.kit.errors import TollwayError
 from services.quota.domain import (
+    ALL,
+    KILL_SWITCH,
     Account,
     Counters,
     Decision,
@@ -21,8 +23,6 @@ from services.quota.domain import (
     Opened,
     Period,
     Plan,
-    Refusal,
-    Switch,
     Unknown,
     Use,
     charge,
@@ -30,6 +30,7 @@ from services.quota.domain import (
     month_span,
     settle,
 )
+from services.quota.domain.plan import SUSPENDED
 from services.quota.errors import CounterFull, KeyReused, UnknownMeter
 from tests.unit.quota.plans import CLOSED, NOW, account, limit, plan
 
@@ -219,10 +220,22 @@ def test_a_closed_gate_refuses_with_its_own_words_before_any_quota() -> None:
 
 
 def test_a_kill_switch_comes_before_everything() -> None:
-    switch = Switch("downloads", Refusal("downloads_suspended", 503, "Suspended."))
-    refused = decide(account(plan(gate="live")), "messages", 1, switch).refused
+    refused = decide(account(plan(gate="live")), "messages", 1, switches={"messages"}).refused
     assert refused is not None
-    assert refused.limit == "downloads"
+    assert (refused.limit, refused.refusal, refused.billing_url) == (KILL_SWITCH, SUSPENDED, "")
+
+
+@given(plans, uses, st.sets(st.sampled_from([ALL, "messages", "calls"])))
+def test_a_kill_switch_refuses_its_meter_or_all_and_consumes_nothing(present: Plan, use: Use, thrown: set[str]) -> None:
+    state = account(present)
+    settled = settle([replace(use, key="")], Opened(NOW, {"acct_a": state}, {}, frozenset(thrown)), lambda: "k")
+    [decision] = settled.outcomes
+    assert isinstance(decision, Decision)
+    bound = decision.refused is not None and decision.refused.limit == KILL_SWITCH
+    assert bound == (ALL in thrown or use.meter in thrown)
+    if bound:
+        assert not settled.grants
+        assert state.counters == {}
 
 
 def test_a_meter_without_a_limit_is_counted_and_unlimited() -> None:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tollway/billing/v1/entitlement.proto\x12\x12tollway.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x04\n\x0c\x45ntitlements\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x31\n\rperiod_anchor\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fperiod_interval\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61talog_hash\x18\x07 \x01(\t\x12/\n\x0b\x63hange_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06meters\x18\t \x03(\x0b\x32\x19.tollway.billing.v1.Meter\x12)\n\x06limits\x18\n \x03(\x0b\x32\x19.tollway.billing.v1.Limit\x12:\n\x05gates\x18\x0b \x03(\x0b\x32+.tollway.billing.v1.Entitlements.GatesEntry\x12\x44\n\nallowances\x18\x0c \x03(\x0b\x32\x30.tollway.billing.v1.Entitlements.AllowancesEntry\x12\x13\n\x0b\x62illing_url\x18\r \x01(\t\x12\x17\n\x0fsupport_contact\x18\x0e \x01(\t\x1a,\n\nGatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x1a\x31\n\x0f\x41llowancesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd4\x01\n\x05Meter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04gate\x18\x02 \x01(\t\x12\x31\n\x0cgate_refusal\x18\x03 \x01(\x0b\x32\x1b.tollway.billing.v1.Refusal\x12\x36\n\ron_store_down\x18\x04 \x01(\x0e\x32\x1f.tollway.billing.v1.OnStoreDown\x12\x1a\n\x12overage_unit_price\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x16\n\x0eincluded_units\x18\x07 \x01(\x03\"\xb9\x02\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06meters\x18\x02 \x03(\t\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.tollway.billing.v1.LimitKind\x12\x12\n\x05limit\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12*\n\x06period\x18\x05 \x01(\x0e\x32\x1a.tollway.billing.v1.Period\x12)\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x05scope\x18\x07 \x01(\x0e\x32\x1d.tollway.billing.v1.RateScope\x12,\n\x07refusal\x18\x08 \x01(\x0b\x32\x1b.tollway.billing.v1.Refusal\x12\x14\n\x0cwarn_percent\x18\t \x03(\x05\x42\x08\n\x06_limit\">\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"2\n\x1b\x42\x61tchGetEntitlementsRequest\x12\x13\n\x0b\x61\x63\x63ount_ids\x18\x01 \x03(\t\"V\n\x1c\x42\x61tchGetEntitlementsResponse\x12\x36\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32 .tollway.billing.v1.Entitlements\"@\n\x17ListEntitlementsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"}\n\x18ListEntitlementsResponse\x12\x36\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32 .tollway.billing.v1.Entitlements\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08has_more\x18\x03 \x01(\x08*]\n\x0bOnStoreDown\x12\x1d\n\x19ON_STORE_DOWN_UNSPECIFIED\x10\x00\x12\x16\n\x12ON_STORE_DOWN_DENY\x10\x01\x12\x17\n\x13ON_STORE_DOWN_ALLOW\x10\x02*\x82\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_KIND_RATE\x10\x01\x12\x14\n\x10LIMIT_KIND_QUOTA\x10\x02\x12\x12\n\x0eLIMIT_KIND_CAP\x10\x03\x12\x1a\n\x16LIMIT_KIND_CONCURRENCY\x10\x04*[\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x10\n\x0cPERIOD_MONTH\x10\x01\x12\x12\n\x0ePERIOD_BILLING\x10\x02\x12\x13\n\x0fPERIOD_LIFETIME\x10\x03*S\n\tRateScope\x12\x1a\n\x16RATE_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12RATE_SCOPE_ACCOUNT\x10\x01\x12\x12\n\x0eRATE_SCOPE_KEY\x10\x02\x32\xfe\x01\n\x12\x45ntitlementService\x12y\n\x14\x42\x61tchGetEntitlements\x12/.tollway.billing.v1.BatchGetEntitlementsRequest\x1a\x30.tollway.billing.v1.BatchGetEntitlementsResponse\x12m\n\x10ListEntitlements\x12+.tollway.billing.v1.ListEntitlementsRequest\x1a,.tollway.billing.v1.ListEntitlementsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tollway/billing/v1/entitlement.proto\x12\x12tollway.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x04\n\x0c\x45ntitlements\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x31\n\rperiod_anchor\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fperiod_interval\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61talog_hash\x18\x07 \x01(\t\x12/\n\x0b\x63hange_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06meters\x18\t \x03(\x0b\x32\x19.tollway.billing.v1.Meter\x12)\n\x06limits\x18\n \x03(\x0b\x32\x19.tollway.billing.v1.Limit\x12:\n\x05gates\x18\x0b \x03(\x0b\x32+.tollway.billing.v1.Entitlements.GatesEntry\x12\x44\n\nallowances\x18\x0c \x03(\x0b\x32\x30.tollway.billing.v1.Entitlements.AllowancesEntry\x12\x13\n\x0b\x62illing_url\x18\r \x01(\t\x12\x17\n\x0fsupport_contact\x18\x0e \x01(\t\x1a,\n\nGatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\x1a\x31\n\x0f\x41llowancesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x8c\x02\n\x05Meter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04gate\x18\x02 \x01(\t\x12\x31\n\x0cgate_refusal\x18\x03 \x01(\x0b\x32\x1b.tollway.billing.v1.Refusal\x12\x36\n\ron_store_down\x18\x04 \x01(\x0e\x32\x1f.tollway.billing.v1.OnStoreDown\x12\x1a\n\x12overage_unit_price\x18\x05 \x01(\t\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x16\n\x0eincluded_units\x18\x07 \x01(\x03\x12\x36\n\x11suspended_refusal\x18\x08 \x01(\x0b\x32\x1b.tollway.billing.v1.Refusal\"\xb9\x02\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06meters\x18\x02 \x03(\t\x12+\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.tollway.billing.v1.LimitKind\x12\x12\n\x05limit\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12*\n\x06period\x18\x05 \x01(\x0e\x32\x1a.tollway.billing.v1.Period\x12)\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x05scope\x18\x07 \x01(\x0e\x32\x1d.tollway.billing.v1.RateScope\x12,\n\x07refusal\x18\x08 \x01(\x0b\x32\x1b.tollway.billing.v1.Refusal\x12\x14\n\x0cwarn_percent\x18\t \x03(\x05\x42\x08\n\x06_limit\">\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"2\n\x1b\x42\x61tchGetEntitlementsRequest\x12\x13\n\x0b\x61\x63\x63ount_ids\x18\x01 \x03(\t\"V\n\x1c\x42\x61tchGetEntitlementsResponse\x12\x36\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32 .tollway.billing.v1.Entitlements\"@\n\x17ListEntitlementsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"}\n\x18ListEntitlementsResponse\x12\x36\n\x0c\x65ntitlements\x18\x01 \x03(\x0b\x32 .tollway.billing.v1.Entitlements\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08has_more\x18\x03 \x01(\x08*]\n\x0bOnStoreDown\x12\x1d\n\x19ON_STORE_DOWN_UNSPECIFIED\x10\x00\x12\x16\n\x12ON_STORE_DOWN_DENY\x10\x01\x12\x17\n\x13ON_STORE_DOWN_ALLOW\x10\x02*\x82\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_KIND_RATE\x10\x01\x12\x14\n\x10LIMIT_KIND_QUOTA\x10\x02\x12\x12\n\x0eLIMIT_KIND_CAP\x10\x03\x12\x1a\n\x16LIMIT_KIND_CONCURRENCY\x10\x04*[\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x10\n\x0cPERIOD_MONTH\x10\x01\x12\x12\n\x0ePERIOD_BILLING\x10\x02\x12\x13\n\x0fPERIOD_LIFETIME\x10\x03*S\n\tRateScope\x12\x1a\n\x16RATE_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12RATE_SCOPE_ACCOUNT\x10\x01\x12\x12\n\x0eRATE_SCOPE_KEY\x10\x02\x32\xfe\x01\n\x12\x45ntitlementService\x12y\n\x14\x42\x61tchGetEntitlements\x12/.tollway.billing.v1.BatchGetEntitlementsRequest\x1a\x30.tollway.billing.v1.BatchGetEntitlementsResponse\x12m\n\x10ListEntitlements\x12+.tollway.billing.v1.ListEntitlementsRequest\x1a,.tollway.billing.v1.ListEntitlementsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENTITLEMENTS_GATESENTRY']._serialized_options = b'8\001'
   _globals['_ENTITLEMENTS_ALLOWANCESENTRY']._loaded_options = None
   _globals['_ENTITLEMENTS_ALLOWANCESENTRY']._serialized_options = b'8\001'
-  _globals['_ONSTOREDOWN']._serialized_start=1643
-  _globals['_ONSTOREDOWN']._serialized_end=1736
-  _globals['_LIMITKIND']._serialized_start=1739
-  _globals['_LIMITKIND']._serialized_end=1869
-  _globals['_PERIOD']._serialized_start=1871
-  _globals['_PERIOD']._serialized_end=1962
-  _globals['_RATESCOPE']._serialized_start=1964
-  _globals['_RATESCOPE']._serialized_end=2047
+  _globals['_ONSTOREDOWN']._serialized_start=1699
+  _globals['_ONSTOREDOWN']._serialized_end=1792
+  _globals['_LIMITKIND']._serialized_start=1795
+  _globals['_LIMITKIND']._serialized_end=1925
+  _globals['_PERIOD']._serialized_start=1927
+  _globals['_PERIOD']._serialized_end=2018
+  _globals['_RATESCOPE']._serialized_start=2020
+  _globals['_RATESCOPE']._serialized_end=2103
   _globals['_ENTITLEMENTS']._serialized_start=126
   _globals['_ENTITLEMENTS']._serialized_end=713
   _globals['_ENTITLEMENTS_GATESENTRY']._serialized_start=618
@@ -52,19 +52,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENTITLEMENTS_ALLOWANCESENTRY']._serialized_start=664
   _globals['_ENTITLEMENTS_ALLOWANCESENTRY']._serialized_end=713
   _globals['_METER']._serialized_start=716
-  _globals['_METER']._serialized_end=928
-  _globals['_LIMIT']._serialized_start=931
-  _globals['_LIMIT']._serialized_end=1244
-  _globals['_REFUSAL']._serialized_start=1246
-  _globals['_REFUSAL']._serialized_end=1308
-  _globals['_BATCHGETENTITLEMENTSREQUEST']._serialized_start=1310
-  _globals['_BATCHGETENTITLEMENTSREQUEST']._serialized_end=1360
-  _globals['_BATCHGETENTITLEMENTSRESPONSE']._serialized_start=1362
-  _globals['_BATCHGETENTITLEMENTSRESPONSE']._serialized_end=1448
-  _globals['_LISTENTITLEMENTSREQUEST']._serialized_start=1450
-  _globals['_LISTENTITLEMENTSREQUEST']._serialized_end=1514
-  _globals['_LISTENTITLEMENTSRESPONSE']._serialized_start=1516
-  _globals['_LISTENTITLEMENTSRESPONSE']._serialized_end=1641
-  _globals['_ENTITLEMENTSERVICE']._serialized_start=2050
-  _globals['_ENTITLEMENTSERVICE']._serialized_end=2304
+  _globals['_METER']._serialized_end=984
+  _globals['_LIMIT']._serialized_start=987
+  _globals['_LIMIT']._serialized_end=1300
+  _globals['_REFUSAL']._serialized_start=1302
+  _globals['_REFUSAL']._serialized_end=1364
+  _globals['_BATCHGETENTITLEMENTSREQUEST']._serialized_start=1366
+  _globals['_BATCHGETENTITLEMENTSREQUEST']._serialized_end=1416
+  _globals['_BATCHGETENTITLEMENTSRESPONSE']._serialized_start=1418
+  _globals['_BATCHGETENTITLEMENTSRESPONSE']._serialized_end=1504
+  _globals['_LISTENTITLEMENTSREQUEST']._serialized_start=1506
+  _globals['_LISTENTITLEMENTSREQUEST']._serialized_end=1570
+  _globals['_LISTENTITLEMENTSRESPONSE']._serialized_start=1572
+  _globals['_LISTENTITLEMENTSRESPONSE']._serialized_end=1697
+  _globals['_ENTITLEMENTSERVICE']._serialized_start=2106
+  _globals['_ENTITLEMENTSERVICE']._serialized_end=2360
 # @@protoc_insertion_point(module_scope)

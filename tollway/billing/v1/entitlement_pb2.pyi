@@ -232,6 +232,7 @@ class Meter(_message.Message):
     OVERAGE_UNIT_PRICE_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     INCLUDED_UNITS_FIELD_NUMBER: _builtins.int
+    SUSPENDED_REFUSAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     gate: _builtins.str
     """The gate that must be true to use the meter. Empty: none."""
@@ -248,6 +249,10 @@ class Meter(_message.Message):
     def gate_refusal(self) -> Global___Refusal:
         """The catalog's answer when the gate is closed."""
 
+    @_builtins.property
+    def suspended_refusal(self) -> Global___Refusal:
+        """The catalog's answer while an operator's kill switch covers the meter. Unset: a plain 503."""
+
     def __init__(
         self,
         *,
@@ -258,10 +263,11 @@ class Meter(_message.Message):
         overage_unit_price: _builtins.str = ...,
         currency: _builtins.str = ...,
         included_units: _builtins.int = ...,
+        suspended_refusal: Global___Refusal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gate_refusal", b"gate_refusal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate_refusal", b"gate_refusal", "suspended_refusal", b"suspended_refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "gate", b"gate", "gate_refusal", b"gate_refusal", "included_units", b"included_units", "name", b"name", "on_store_down", b"on_store_down", "overage_unit_price", b"overage_unit_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "gate", b"gate", "gate_refusal", b"gate_refusal", "included_units", b"included_units", "name", b"name", "on_store_down", b"on_store_down", "overage_unit_price", b"overage_unit_price", "suspended_refusal", b"suspended_refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
