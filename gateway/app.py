@@ -15,7 +15,7 @@ from gateway.backend import Backend
 from gateway.boundary import Boundary
 from gateway.dialects import skytale
 from gateway.pages import routes as pages
-from gateway.routes import health, plans, signup, tokens, usage, webhooks
+from gateway.routes import health, operator, plans, signup, tokens, usage, webhooks
 from gateway.settings import GatewaySettings, parse_networks
 from gateway.tokens import KeySet
 from services.kit.clock import BusinessClock
@@ -30,6 +30,7 @@ _ROUTERS = (
     tokens.router,
     plans.router,
     webhooks.router,
+    operator.router,
     pages.router,
 )
 
@@ -61,6 +62,8 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     )
     app.state.backend = backend
     app.state.public_url = settings.public_url
+    operator_token = settings.operator_token
+    app.state.operator_token = operator_token.get_secret_value() if operator_token else ""
     app.state.trusted_proxies = parse_networks(settings.trusted_proxies)
     app.state.clock = BusinessClock(settings.clock_file)
     app.state.keys = KeySet(fetch_jwks)

@@ -13,6 +13,7 @@ from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
+from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceStub
 from tollway.quota.v1.quota_pb2_grpc import QuotaServiceStub
 
 STRIPE_CALL_S = 30.0  # calls that make billing call Stripe, which may take its time
@@ -30,6 +31,7 @@ class Backend:
         self.plans = BillingServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)
         self.usage = QuotaServiceStub(self.quota.channel)
+        self.switches = KillSwitchServiceStub(self.quota.channel)
 
     async def health(self) -> dict[str, bool]:
         """Whether each service says that it serves, within a second."""

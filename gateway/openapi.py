@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.operations import ACCESS_TOKEN, API_KEY
+from gateway.operations import ACCESS_TOKEN, API_KEY, OPERATOR_TOKEN
 
 _DESCRIPTION = """Plans, billing and usage over REST. Send an API key (or, for usage, an access token) as
 `Authorization: Bearer …`. Every refusal is a problem document (RFC 9457): act on its `code`.
@@ -77,6 +77,7 @@ _COMPONENTS: dict[str, dict[str, Any]] = {
             "bearerFormat": "JWT",
             "description": "From POST /v1/auth/token; at most an hour. Verify it yourself by /.well-known/jwks.json.",
         },
+        OPERATOR_TOKEN: {"type": "http", "scheme": "bearer", "description": "TOLLWAY_OPERATOR_TOKEN of the gateway."},
     },
     "parameters": {
         "IdempotencyKey": {

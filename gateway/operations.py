@@ -11,6 +11,7 @@ from gateway.problem_types import KNOWN
 
 API_KEY = "apiKey"
 ACCESS_TOKEN = "accessToken"  # noqa: S105 (the name of a security scheme)
+OPERATOR_TOKEN = "operatorToken"  # noqa: S105 (the name of a security scheme)
 _EVERYWHERE = ("internal",)
 
 

@@ -59,6 +59,10 @@ KNOWN: dict[str, ProblemType] = {
     "insufficient_scope": ProblemType(
         403, "Insufficient scope", "These credentials lack a scope; the member scope names it."
     ),
+    "operator_token_invalid": ProblemType(401, "Invalid operator token", "This is not the operator's token."),
+    "operator_disabled": ProblemType(
+        403, "No operator", "This installation has no operator token, so nobody may do this."
+    ),
     # Accounts and billing
     "account_not_found": ProblemType(404, "Account not found", "There is no such account."),
     "sign_up_rate_limited": ProblemType(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from services.kit.config import Settings
 
@@ -34,6 +35,17 @@ class GatewaySettings(Settings):
     trusted_proxies: str = Field(
         "", description="Addresses or networks, comma-separated, whose X-Forwarded-For is believed."
     )
+
+    operator_token: SecretStr | None = Field(
+        None, description="Operators send it to /v1/operator/…; without one nobody may."
+    )
+
+    @field_validator("operator_token")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]{32,256}", value.get_secret_value()):
+            raise ValueError("expected 32 to 256 visible ASCII characters")
+        return value
 
     @field_validator("public_url")
     @classmethod

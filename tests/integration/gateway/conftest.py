@@ -15,11 +15,12 @@ from gateway.settings import GatewaySettings
 from local import ports
 from services.kit.process import Tasks
 from services.kit.rpc import Server
-from tests.integration.gateway.fakes import Billing, Quota
+from tests.integration.gateway.fakes import Billing, KillSwitches, Quota
 from tollway.billing.v1.account_pb2_grpc import add_AccountServiceServicer_to_server
 from tollway.billing.v1.auth_pb2_grpc import add_AuthServiceServicer_to_server
 from tollway.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from tollway.billing.v1.webhook_pb2_grpc import add_WebhookServiceServicer_to_server
+from tollway.quota.v1.kill_switch_pb2_grpc import add_KillSwitchServiceServicer_to_server
 from tollway.quota.v1.quota_pb2_grpc import add_QuotaServiceServicer_to_server
 
 ISSUER = "https://api.example.com"
@@ -29,6 +30,7 @@ ISSUER = "https://api.example.com"
 class Stack:
     billing: Billing
     quota: Quota
+    switches: KillSwitches
     http: httpx.AsyncClient
     port: int
     billing_server: Server
@@ -42,7 +44,7 @@ class Stack:
 
 @asynccontextmanager
 async def standing(**settings: str) -> AsyncIterator[Stack]:
-    billing, quota = Billing(ISSUER), Quota()
+    billing, quota, switches = Billing(ISSUER), Quota(), KillSwitches()
     config = GatewaySettings(
         local=True,
         gateway_port=0,
@@ -62,13 +64,14 @@ async def standing(**settings: str) -> AsyncIterator[Stack]:
     servers[0].add(add_BillingServiceServicer_to_server, billing, prefix + "BillingService")
     servers[0].add(add_WebhookServiceServicer_to_server, billing, prefix + "WebhookService")
     servers[1].add(add_QuotaServiceServicer_to_server, quota, "tollway.quota.v1.QuotaService")
+    servers[1].add(add_KillSwitchServiceServicer_to_server, switches, "tollway.quota.v1.KillSwitchService")
     async with AsyncExitStack() as stack:
         for server in servers:
             await server.start()
             stack.push_async_callback(server.stop)
         port = await stack.enter_async_context(serve(config, Tasks()))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=40))
-        yield Stack(billing, quota, http, port, servers[0], servers[1])
+        yield Stack(billing, quota, switches, http, port, servers[0], servers[1])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -82,6 +85,7 @@ def stack(shared: Stack) -> Stack:
     """One gateway for a module, with what the fakes hold as new. The gateway itself keeps nothing."""
     shared.billing.__init__(ISSUER, shared.billing.signing)  # type: ignore[misc]
     shared.quota.__init__()  # type: ignore[misc]
+    shared.switches.__init__()  # type: ignore[misc]
     return shared
 
 

@@ -23,7 +23,8 @@ from tollway.billing.v1.account_pb2_grpc import AccountServiceServicer
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceServicer
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceServicer
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceServicer
-from tollway.quota.v1 import quota_pb2
+from tollway.quota.v1 import kill_switch_pb2, quota_pb2
+from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceServicer
 from tollway.quota.v1.quota_pb2_grpc import QuotaServiceServicer
 
 
@@ -258,3 +259,26 @@ class Quota(QuotaServiceServicer):
         if state.HasField("limit"):
             meter.limit, meter.remaining = state.limit, state.remaining
         return quota_pb2.GetUsageResponse(account_id=request.account_id, tier="free", version=1, meters=[meter])
+
+
+class KillSwitches(KillSwitchServiceServicer):
+    """The switch over every meter and one over `messages`, in memory."""
+
+    def __init__(self) -> None:
+        self.fault = Fault()
+        self.stand = {"": kill_switch_pb2.KillSwitch()}
+
+    async def SetKillSwitch(self, request: Any, context: Any) -> kill_switch_pb2.SetKillSwitchResponse:
+        await self.fault.enter("SetKillSwitch", request)
+        if request.meter not in {"", "messages"}:
+            raise errors.InvalidArgument("There is no such meter.", reason="UNKNOWN_METER", field="meter")
+        if request.enabled and not request.reason:
+            raise errors.InvalidArgument("Say why it is thrown.", field="reason")
+        switch = kill_switch_pb2.KillSwitch(meter=request.meter, enabled=request.enabled, reason=request.reason)
+        switch.change_time.seconds = 4_102_444_800
+        self.stand[request.meter] = switch
+        return kill_switch_pb2.SetKillSwitchResponse(kill_switch=switch)
+
+    async def GetKillSwitch(self, request: Any, context: Any) -> kill_switch_pb2.GetKillSwitchResponse:
+        await self.fault.enter("GetKillSwitch", request)
+        return kill_switch_pb2.GetKillSwitchResponse(kill_switches=[self.stand[name] for name in sorted(self.stand)])

@@ -200,9 +200,10 @@ async def consume(
     request_id: str = "",
     *,
     key_id: str = "",
+    meter: str = "messages",
     deadline_s: float = 10,
 ) -> quota_pb2.Decision:
     request = quota_pb2.ConsumeRequest(
-        account_id=account_id, meter="messages", amount=amount, request_id=request_id, key_id=key_id
+        account_id=account_id, meter=meter, amount=amount, request_id=request_id, key_id=key_id
     )
     return (await stub.Consume(request, timeout=deadline_s)).decision

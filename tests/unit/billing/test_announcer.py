@@ -60,6 +60,16 @@ tiers:
     assert (limits[0].window.seconds, limits[0].scope, limits[2].window.seconds) == (60, pb.RATE_SCOPE_KEY, 600)
 
 
+def test_a_snapshot_says_how_a_kill_switch_is_told_where_the_catalog_does(tmp_path: Path) -> None:
+    assert not snapshot(SKYTALE, "free").meters[0].HasField("suspended_refusal")
+    text = Path("catalogs/skytale.yaml").read_text()
+    told = "unit: message\n    suspended: { reason: messages_suspended, status: 503, detail: Suspended for now. }"
+    path = tmp_path / "suspended.yaml"
+    path.write_text(text.replace("unit: message", told, 1))
+    refusal = snapshot(load_catalog(path), "free").meters[0].suspended_refusal
+    assert (refusal.reason, refusal.http_status, refusal.detail) == ("messages_suspended", 503, "Suspended for now.")
+
+
 @pytest.mark.parametrize(
     ("name", "slug"),
     [

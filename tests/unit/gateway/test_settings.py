@@ -16,6 +16,7 @@ from services.kit.config import load
         ("TOLLWAY_PUBLIC_URL", "example.com"),
         ("TOLLWAY_PUBLIC_URL", "https://example.com/?x=1"),
         ("TOLLWAY_GATEWAY_PORT", "70000"),
+        ("TOLLWAY_OPERATOR_TOKEN", "secret"),
     ],
 )
 def test_a_wrong_setting_is_named_at_start(

@@ -1,0 +1,103 @@
+"""What operators do in an incident. Their token is in the gateway's settings; no account's credentials count here."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field
+
+from gateway.auth import bearer
+from gateway.backend import Services
+from gateway.body import Body, Text, json_body
+from gateway.operations import OPERATOR_TOKEN, operation
+from gateway.problems import Problem, unauthenticated
+from gateway.times import rfc3339
+from tollway.quota.v1 import kill_switch_pb2 as pb
+
+router = APIRouter(tags=["operator"])
+log = structlog.get_logger(__name__)
+
+
+async def operator(request: Request) -> None:
+    """A dependency: the caller is an operator. 403 operator_disabled where none is set up, 401 for another token."""
+    expected: str = request.app.state.operator_token
+    if not expected:
+        raise Problem("operator_disabled")
+    sent = bearer(request.headers.getlist("authorization"))
+    # In constant time: an answer that comes sooner must not tell how much of a guess was right.
+    if not hmac.compare_digest(sent.encode(), expected.encode()):
+        raise unauthenticated("operator_token_invalid")
+
+
+_ONLY_OPERATORS = [Depends(operator)]
+_PROBLEMS = (
+    "unauthenticated",
+    "authorization_malformed",
+    "operator_token_invalid",
+    "operator_disabled",
+    "store_unavailable",
+    "unavailable",
+    "deadline_exceeded",
+)
+
+
+class Switch(Body):
+    enabled: bool = Field(description="true: refuse every use from the next decision on. false: release it.")
+    reason: Text = Field("", max_length=300, description="For people; needed to throw it.", examples=["incident 4711"])
+    meter: Text | None = Field(
+        None, min_length=1, max_length=100, description="null: every meter", examples=["live_downloads"]
+    )
+
+
+class KillSwitch(BaseModel):
+    meter: str | None = Field(description="null: every meter")
+    enabled: bool
+    reason: str
+    changed_at: str | None = Field(description="null: it was never thrown", examples=["2026-04-01T00:00:00Z"])
+
+
+class KillSwitches(BaseModel):
+    enabled: bool = Field(description="Of the switch over every meter")
+    reason: str
+    switches: list[KillSwitch] = Field(description="The one over every meter first, then those of single meters")
+
+
+_set = operation("invalid_argument", "unknown_meter", *_PROBLEMS, body=Switch)
+_get = operation(*_PROBLEMS)
+for _described in (_set, _get):
+    _described["openapi_extra"]["security"] = [{OPERATOR_TOKEN: []}]
+
+
+@router.put("/v1/operator/kill-switch", summary="Throw or release a kill switch", dependencies=_ONLY_OPERATORS, **_set)
+async def set_kill_switch(
+    body: Annotated[Switch, Depends(json_body(Switch))], backend: Services, response: Response
+) -> KillSwitch:
+    """In force on the next decision everywhere. What was counted stays counted; asking twice changes nothing."""
+    answer = await backend.quota.call(
+        backend.switches.SetKillSwitch,
+        pb.SetKillSwitchRequest(meter=body.meter or "", enabled=body.enabled, reason=body.reason),
+    )
+    response.headers["Cache-Control"] = "no-store"
+    log.warning("operator.kill_switch", meter=body.meter or "all", enabled=body.enabled, reason=body.reason)
+    return _switch(answer.kill_switch)
+
+
+@router.get("/v1/operator/kill-switch", summary="List kill switches", dependencies=_ONLY_OPERATORS, **_get)
+async def list_kill_switches(backend: Services, response: Response) -> KillSwitches:
+    """Every switch that was ever thrown, and how it stands."""
+    answer = await backend.quota.call(backend.switches.GetKillSwitch, pb.GetKillSwitchRequest())
+    response.headers["Cache-Control"] = "no-store"
+    switches = [_switch(each) for each in answer.kill_switches]
+    return KillSwitches(enabled=switches[0].enabled, reason=switches[0].reason, switches=switches)
+
+
+def _switch(switch: pb.KillSwitch) -> KillSwitch:
+    return KillSwitch(
+        meter=switch.meter or None,
+        enabled=switch.enabled,
+        reason=switch.reason,
+        changed_at=rfc3339(switch.change_time) if switch.HasField("change_time") else None,
+    )
