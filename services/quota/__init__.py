@@ -1,8 +1,8 @@
 """Quota decides whether usage may proceed, and counts it, in one durable step.
 
 It owns counters (units used of a meter in a period), logs of rates (what was granted in the last window), the ledger
-of grants by idempotency key, kill switches, and its own copy of every account's entitlements. It does not resolve the catalog, bill,
-or know Stripe: billing sends what an account may do, and quota acts on the highest version it has seen.
+of grants by idempotency key, kill switches, and its own copy of every account's entitlements. It does not resolve the
+catalog, bill, or know Stripe: billing sends what an account may do, and quota acts on the highest version it has seen.
 
 Words: an *account* is who uses; a *meter* is what is used; a *limit* spans one meter or several and refuses; a *plan*
 is the entitlements that many accounts share; a *span* is one period of a counter, [start, end); a *use* is a request;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,11 @@ from hypothesis import strategies as st
 
 from services.quota.domain import Account, Counters, Decision, Kind, Limit, Opened, Plan, Rates, Use, decide, settle
 from services.quota.domain import rate as rates
+from tests.integration.quota.world import entitlements as world_entitlements
+from tests.invariants_quota import no_burst_exceeded_its_rate
 from tests.unit.quota.plans import NOW, REFUSAL, account, limit, plan
+from tollway.billing.v1 import events_pb2
+from tollway.quota.v1 import quota_pb2
 
 MINUTE = timedelta(seconds=60)
 TICK = timedelta(microseconds=1)
@@ -204,3 +209,21 @@ def test_a_log_is_bounded_and_comes_back_from_its_bytes(most: int, gaps: list[in
 def test_a_rate_without_a_window_is_refused(window: timedelta | None) -> None:
     with pytest.raises(ValueError, match="window"):
         Limit("burst", ("messages",), Kind.RATE, 1, limit().period, REFUSAL, window)
+
+
+@pytest.mark.parametrize(("seconds", "violated"), [(60.0, False), (59.999999, True)])
+def test_the_invariant_of_bursts_sees_one_unit_too_many_in_a_window(seconds: float, violated: bool) -> None:
+    told = world_entitlements("acct_a", limit=None, burst=2)
+    announced = events_pb2.EntitlementsChanged(entitlements=told)
+    outbox = {
+        "type": announced.DESCRIPTOR.full_name,
+        "account_id": "acct_a",
+        "data": announced.SerializeToString(),
+    }
+    answer = quota_pb2.Decision(allowed=True, version=1).SerializeToString()
+    lines = [
+        {"account_id": "acct_a", "meter": "messages", "amount": 1, "decide_time": NOW + after, "answer": answer}
+        for after in (timedelta(0), timedelta(seconds=30), timedelta(seconds=seconds))
+    ]
+    evidence = SimpleNamespace(billing={"outbox": [outbox]}, quota={"idem": lines})
+    assert bool(list(no_burst_exceeded_its_rate(evidence))) == violated  # type: ignore[arg-type]
