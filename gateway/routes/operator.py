@@ -23,10 +23,10 @@ log = structlog.get_logger(__name__)
 
 async def operator(request: Request) -> None:
     """A dependency: the caller is an operator. 403 operator_disabled where none is set up, 401 for another token."""
+    sent = bearer(request.headers.getlist("authorization"))
     expected: str = request.app.state.operator_token
     if not expected:
         raise Problem("operator_disabled")
-    sent = bearer(request.headers.getlist("authorization"))
     # In constant time: an answer that comes sooner must not tell how much of a guess was right.
     if not hmac.compare_digest(sent.encode(), expected.encode()):
         raise unauthenticated("operator_token_invalid")

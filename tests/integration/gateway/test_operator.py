@@ -72,8 +72,10 @@ async def test_an_accounts_key_is_no_operator(operated: Stack) -> None:
 
 
 async def test_without_an_operator_token_nobody_may(stack: Stack) -> None:
-    for headers in ({}, AUTH):
+    _, auth = stack.account()
+    for headers in (AUTH, auth):
         assert_problem(await stack.http.put(PATH, json=THROW, headers=headers), 403, "operator_disabled")
+    assert_problem(await stack.http.put(PATH, json=THROW), 401, "unauthenticated")
     assert not stack.switches.fault.calls
 
 
