@@ -94,7 +94,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
         meter, amount = self._route(route)
         owner = await self._keys.owner(self._credential(headers))
         key = self._use_key(route, request.attributes.request.http.id, headers)
-        use = Use(owner.account_id, meter, amount, key)
+        use = Use(owner.account_id, meter, amount, key, key_id=owner.key_id)
         try:
             decision = await application.consume(use, self._decider, self._directory, time_left_s)
         except UnknownMeter:
