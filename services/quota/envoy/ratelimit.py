@@ -61,7 +61,7 @@ class RateLimitService(rls_pb2_grpc.RateLimitServiceServicer):
 
     async def _use(self, descriptor: pb.RateLimitDescriptor, default: int) -> Use:
         entries = {entry.key: entry.value for entry in descriptor.entries}
-        account_id = entries.get("account", "")
+        account_id, key_id = entries.get("account", ""), ""
         if bool(account_id) == bool(entries.get("api_key")) or not entries.get("meter"):
             raise InvalidArgument(
                 "A descriptor needs an entry `meter`, and either `account` or `api_key`.", field="descriptors"
@@ -71,12 +71,17 @@ class RateLimitService(rls_pb2_grpc.RateLimitServiceServicer):
             scheme, _, credential = entries["api_key"].strip().rpartition(" ")
             if scheme.lower() not in {"", "bearer"}:
                 raise ApiKeyRefused.malformed()
-            account_id = (await self._keys.owner(credential)).account_id
+            owner = await self._keys.owner(credential)
+            account_id, key_id = owner.account_id, owner.key_id
         amount = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else default
         # Envoy's field is unsigned: what it holds beyond the contract's int64 is refused by its name there.
         return to_use(
             quota_pb2.ConsumeRequest(
-                account_id=account_id, meter=entries["meter"], amount=min(amount or 1, 2**63 - 1), dry_run=amount == 0
+                account_id=account_id,
+                meter=entries["meter"],
+                amount=min(amount or 1, 2**63 - 1),
+                dry_run=amount == 0,
+                key_id=key_id,
             )
         )
 
