@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.billing.stripe import BACKGROUND, PEOPLE, TokenBucket
+from services.billing.token_bucket import BACKGROUND, PEOPLE, TokenBucket
 
 
 async def test_as_many_as_the_rate_pass_at_once_and_the_next_waits_its_turn() -> None:
