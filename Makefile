@@ -13,7 +13,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check protos bench containers clean-state lock venv
+.PHONY: help run test check lint protos bench containers clean-state lock venv
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,14 +28,16 @@ run: venv ## start everything on 127.0.0.1; CATALOG=catalogs/….yaml chooses th
 test: venv ## run every test (ARGS="…" goes to pytest)
 	@$(PY) -m pytest $(ARGS)
 
-check: venv ## format, lint, types, import layers, protos fresh, catalogs valid, unit tests
+check: lint ## format, lint, types, import layers, protos fresh, catalogs valid, unit tests
+	$(PY) -m pytest tests/unit -q
+
+lint: venv ## all of check but the unit tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PY) tools/check_protos.py
 	$(PY) tools/check_catalogs.py
-	$(PY) -m pytest tests/unit -q
 
 protos: venv ## generate the typed stubs in tollway/ from protos/
 	@$(PY) tools/protos.py
