@@ -35,6 +35,8 @@ def test_a_port_that_somebody_listens_on_is_not_given() -> None:
     port = ports.reserve()
     free = next(other for other in range(port + 1, port + 100) if ports.is_free(other))
     with socket.socket() as listener:
+        # As servers do: connections of earlier tests may still wait on this port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", free))
         listener.listen()
         assert not ports.is_free(free)
