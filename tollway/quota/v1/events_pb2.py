@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtollway/quota/v1/events.proto\x12\x10tollway.quota.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"t\n\x11KillSwitchChanged\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtollway/quota/v1/events.proto\x12\x10tollway.quota.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"t\n\x11KillSwitchChanged\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x02\n\x15UsageThresholdReached\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nlimit_name\x18\x02 \x01(\t\x12\x0e\n\x06meters\x18\x03 \x03(\t\x12\x0f\n\x07percent\x18\x04 \x01(\x05\x12\x0c\n\x04used\x18\x05 \x01(\x03\x12\r\n\x05limit\x18\x06 \x01(\x03\x12\x30\n\x0cperiod_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04tier\x18\t \x01(\t\x12.\n\nreach_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x02\n\nCapReached\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nlimit_name\x18\x02 \x01(\t\x12\x0e\n\x06meters\x18\x03 \x03(\t\x12\x0c\n\x04used\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x03\x12\x11\n\tauto_stop\x18\x06 \x01(\x08\x12\x30\n\x0cperiod_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nreach_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe2\x01\n\rUsageRecorded\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0c\n\x04used\x18\x03 \x01(\x03\x12\x30\n\x0cperiod_start\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecord_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66inal\x18\x07 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,4 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KILLSWITCHCHANGED']._serialized_start=84
   _globals['_KILLSWITCHCHANGED']._serialized_end=200
+  _globals['_USAGETHRESHOLDREACHED']._serialized_start=203
+  _globals['_USAGETHRESHOLDREACHED']._serialized_end=488
+  _globals['_CAPREACHED']._serialized_start=491
+  _globals['_CAPREACHED']._serialized_end=753
+  _globals['_USAGERECORDED']._serialized_start=756
+  _globals['_USAGERECORDED']._serialized_end=982
 # @@protoc_insertion_point(module_scope)

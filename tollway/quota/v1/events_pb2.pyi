@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -55,3 +57,162 @@ class KillSwitchChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KillSwitchChanged: _TypeAlias = KillSwitchChanged  # noqa: Y015
+
+@_typing.final
+class UsageThresholdReached(_message.Message):
+    """An account's use came to a percentage of a limit that its catalog names. Once per limit, percentage and period.
+    CloudEvents type: `tollway.quota.v1.UsageThresholdReached`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_NAME_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    REACH_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    limit_name: _builtins.str
+    """The limit's name in the catalog, and the meters that it spans."""
+    percent: _builtins.int
+    """Of the catalog: 80, 100, …."""
+    used: _builtins.int
+    limit: _builtins.int
+    tier: _builtins.str
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp:
+        """Unset: the period never ends."""
+
+    @_builtins.property
+    def reach_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        limit_name: _builtins.str = ...,
+        meters: _abc.Iterable[_builtins.str] | None = ...,
+        percent: _builtins.int = ...,
+        used: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+        tier: _builtins.str = ...,
+        reach_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "reach_time", b"reach_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "limit", b"limit", "limit_name", b"limit_name", "meters", b"meters", "percent", b"percent", "period_end", b"period_end", "period_start", b"period_start", "reach_time", b"reach_time", "tier", b"tier", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageThresholdReached: _TypeAlias = UsageThresholdReached  # noqa: Y015
+
+@_typing.final
+class CapReached(_message.Message):
+    """An account's use came to the cap that it set on itself. Once per period and setting of the cap.
+    CloudEvents type: `tollway.quota.v1.CapReached`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_NAME_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AUTO_STOP_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    REACH_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    limit_name: _builtins.str
+    used: _builtins.int
+    limit: _builtins.int
+    auto_stop: _builtins.bool
+    """Whether uses are refused from now on."""
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def reach_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        limit_name: _builtins.str = ...,
+        meters: _abc.Iterable[_builtins.str] | None = ...,
+        used: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        auto_stop: _builtins.bool = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+        reach_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "reach_time", b"reach_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "auto_stop", b"auto_stop", "limit", b"limit", "limit_name", b"limit_name", "meters", b"meters", "period_end", b"period_end", "period_start", b"period_start", "reach_time", b"reach_time", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapReached: _TypeAlias = CapReached  # noqa: Y015
+
+@_typing.final
+class UsageRecorded(_message.Message):
+    """What an account has used of a meter that is sold by the unit, in one period, since its start: cumulative, so a lost
+    or doubled event changes nothing. At most every 10 s while it changes, and once for all when the period has ended.
+    CloudEvents type: `tollway.quota.v1.UsageRecorded`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    meter: _builtins.str
+    used: _builtins.int
+    """Units since `period_start`. Only reversals make it smaller."""
+    final: _builtins.bool
+    """True: the period is over; this is its total."""
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When this was the total. Of two events of a period, the later one stands."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        meter: _builtins.str = ...,
+        used: _builtins.int = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        final: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "final", b"final", "meter", b"meter", "period_end", b"period_end", "period_start", b"period_start", "record_time", b"record_time", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageRecorded: _TypeAlias = UsageRecorded  # noqa: Y015

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LimitKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_KIND_UNSPECIFIED: _LimitKind.ValueType  # 0
+    LIMIT_KIND_RATE: _LimitKind.ValueType  # 1
+    LIMIT_KIND_QUOTA: _LimitKind.ValueType  # 2
+    LIMIT_KIND_CAP: _LimitKind.ValueType  # 3
+    LIMIT_KIND_CONCURRENCY: _LimitKind.ValueType  # 4
+
+class LimitKind(_LimitKind, metaclass=_LimitKindEnumTypeWrapper): ...
+
+LIMIT_KIND_UNSPECIFIED: LimitKind.ValueType  # 0
+LIMIT_KIND_RATE: LimitKind.ValueType  # 1
+LIMIT_KIND_QUOTA: LimitKind.ValueType  # 2
+LIMIT_KIND_CAP: LimitKind.ValueType  # 3
+LIMIT_KIND_CONCURRENCY: LimitKind.ValueType  # 4
+Global___LimitKind: _TypeAlias = LimitKind  # noqa: Y015
 
 @_typing.final
 class ConsumeRequest(_message.Message):
@@ -93,6 +115,9 @@ class Decision(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    OVERAGE_UNITS_FIELD_NUMBER: _builtins.int
+    UNVERIFIED_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
     binding_limit: _builtins.str
     """The limit that refused. Empty when allowed."""
@@ -101,6 +126,10 @@ class Decision(_message.Message):
     tier: _builtins.str
     """The tier and the version of the entitlements decided on."""
     version: _builtins.int
+    overage_units: _builtins.int
+    """Units of this use beyond those that the plan includes in its billing period; they cost the meter's overage price."""
+    unverified: _builtins.bool
+    """True: the store could not be reached and the catalog lets such uses pass. Nothing was counted; `limits` is empty."""
     @_builtins.property
     def refusal(self) -> Global___Refusal:
         """The catalog's words for the refusal. Unset when allowed."""
@@ -115,6 +144,10 @@ class Decision(_message.Message):
         helps.
         """
 
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """What Acquire granted. Unset for other decisions."""
+
     def __init__(
         self,
         *,
@@ -126,14 +159,62 @@ class Decision(_message.Message):
         replayed: _builtins.bool = ...,
         tier: _builtins.str = ...,
         version: _builtins.int = ...,
+        overage_units: _builtins.int = ...,
+        unverified: _builtins.bool = ...,
+        lease: Global___Lease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "retry_after", b"retry_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "refusal", b"refusal", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "binding_limit", b"binding_limit", "limits", b"limits", "refusal", b"refusal", "replayed", b"replayed", "retry_after", b"retry_after", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "binding_limit", b"binding_limit", "lease", b"lease", "limits", b"limits", "overage_units", b"overage_units", "refusal", b"refusal", "replayed", b"replayed", "retry_after", b"retry_after", "tier", b"tier", "unverified", b"unverified", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    """A hold with an expiry: one slot of every concurrency limit of its meter, units in reserve, or both. When it expires
+    it is gone, and what it held is free.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    ACQUIRE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    account_id: _builtins.str
+    meter: _builtins.str
+    reserved: _builtins.int
+    """Units that count against the meter's quotas and caps for as long as the lease lives."""
+    key_id: _builtins.str
+    """The API key that it was acquired with. May be empty."""
+    @_builtins.property
+    def acquire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        meter: _builtins.str = ...,
+        reserved: _builtins.int = ...,
+        acquire_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acquire_time", b"acquire_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "acquire_time", b"acquire_time", "expire_time", b"expire_time", "id", b"id", "key_id", b"key_id", "meter", b"meter", "reserved", b"reserved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class LimitState(_message.Message):
@@ -145,12 +226,17 @@ class LimitState(_message.Message):
     REMAINING_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AUTO_STOP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     used: _builtins.int
     limit: _builtins.int
     """Unset: unlimited."""
     remaining: _builtins.int
     """0 when used exceeds the limit, as it may after a downgrade. Unset: unlimited."""
+    kind: Global___LimitKind.ValueType
+    auto_stop: _builtins.bool
+    """Of a cap: whether it refuses. False: it is only announced (CapReached)."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
         """When `used` starts from zero again; of a rate, if nothing is used until then. Unset: never, or a rate of which
@@ -170,10 +256,12 @@ class LimitState(_message.Message):
         remaining: _builtins.int | None = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
         window: _duration_pb2.Duration | None = ...,
+        kind: Global___LimitKind.ValueType = ...,
+        auto_stop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "remaining", b"remaining", "reset_time", b"reset_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_time", b"reset_time", "used", b"used", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "auto_stop", b"auto_stop", "kind", b"kind", "limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_time", b"reset_time", "used", b"used", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -326,6 +414,56 @@ class ConsumeError(_message.Message):
 Global___ConsumeError: _TypeAlias = ConsumeError  # noqa: Y015
 
 @_typing.final
+class ReverseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    request_id: _builtins.str
+    """Of the Consume or Acquire to take back."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseRequest: _TypeAlias = ReverseRequest  # noqa: Y015
+
+@_typing.final
+class ReverseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    amount: _builtins.int
+    """Units that were taken back."""
+    replayed: _builtins.bool
+    """True: it had been taken back before; nothing changed now."""
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "meter", b"meter", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseResponse: _TypeAlias = ReverseResponse  # noqa: Y015
+
+@_typing.final
 class GetUsageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -356,11 +494,16 @@ class GetUsageResponse(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     METERS_FIELD_NUMBER: _builtins.int
+    ALLOWANCES_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     tier: _builtins.str
     version: _builtins.int
     @_builtins.property
     def meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterUsage]: ...
+    @_builtins.property
+    def allowances(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllowanceState]:
+        """Those that the plan limits and those of which something is held, by name."""
+
     def __init__(
         self,
         *,
@@ -368,14 +511,54 @@ class GetUsageResponse(_message.Message):
         tier: _builtins.str = ...,
         version: _builtins.int = ...,
         meters: _abc.Iterable[Global___MeterUsage] | None = ...,
+        allowances: _abc.Iterable[Global___AllowanceState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "meters", b"meters", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "allowances", b"allowances", "meters", b"meters", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class AllowanceState(_message.Message):
+    """A count of things held now: models, seats, gigabytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    held: _builtins.int
+    limit: _builtins.int
+    """Unset: unlimited."""
+    remaining: _builtins.int
+    """0 when more is held than the limit allows, as it may be after a downgrade. Unset: unlimited."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        held: _builtins.int = ...,
+        limit: _builtins.int | None = ...,
+        remaining: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "held", b"held", "limit", b"limit", "name", b"name", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__remaining: _TypeAlias = _typing.Literal["remaining"]  # noqa: Y015
+    _WhichOneofArgType__remaining: _TypeAlias = _typing.Literal["_remaining", b"_remaining"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining) -> _WhichOneofReturnType__remaining | None: ...
+
+Global___AllowanceState: _TypeAlias = AllowanceState  # noqa: Y015
 
 @_typing.final
 class MeterUsage(_message.Message):

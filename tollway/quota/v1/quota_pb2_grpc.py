@@ -45,6 +45,11 @@ class QuotaServiceStub:
                 request_serializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ConsumeBatchRequest.SerializeToString,
                 response_deserializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ConsumeBatchResponse.FromString,
                 _registered_method=True)
+        self.Reverse = channel.unary_unary(
+                '/tollway.quota.v1.QuotaService/Reverse',
+                request_serializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ReverseRequest.SerializeToString,
+                response_deserializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ReverseResponse.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/tollway.quota.v1.QuotaService/GetUsage',
                 request_serializer=tollway_dot_quota_dot_v1_dot_quota__pb2.GetUsageRequest.SerializeToString,
@@ -81,6 +86,16 @@ class QuotaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reverse(self, request, context):
+        """Takes back what a `request_id` was granted within the last 48 h, because the work behind it failed: its units
+        leave every period that still runs (not rates: they count attempts), and its lease, if it had one, ends. Safe to
+        repeat. The id stays spent: to try the work again, use a new one. Fails with NOT_FOUND, reason GRANT_NOT_FOUND, when
+        nothing was granted under the id; NOT_FOUND, reason ACCOUNT_NOT_FOUND; UNAVAILABLE as Consume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsage(self, request, context):
         """What the account has used of each meter in the period that runs now. Reads only. Fails with NOT_FOUND.
         """
@@ -100,6 +115,11 @@ def add_QuotaServiceServicer_to_server(servicer, server):
                     servicer.ConsumeBatch,
                     request_deserializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ConsumeBatchRequest.FromString,
                     response_serializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ConsumeBatchResponse.SerializeToString,
+            ),
+            'Reverse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reverse,
+                    request_deserializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ReverseRequest.FromString,
+                    response_serializer=tollway_dot_quota_dot_v1_dot_quota__pb2.ReverseResponse.SerializeToString,
             ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsage,
@@ -162,6 +182,33 @@ class QuotaService:
             '/tollway.quota.v1.QuotaService/ConsumeBatch',
             tollway_dot_quota_dot_v1_dot_quota__pb2.ConsumeBatchRequest.SerializeToString,
             tollway_dot_quota_dot_v1_dot_quota__pb2.ConsumeBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reverse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.quota.v1.QuotaService/Reverse',
+            tollway_dot_quota_dot_v1_dot_quota__pb2.ReverseRequest.SerializeToString,
+            tollway_dot_quota_dot_v1_dot_quota__pb2.ReverseResponse.FromString,
             options,
             channel_credentials,
             insecure,

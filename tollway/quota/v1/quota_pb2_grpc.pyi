@@ -33,6 +33,12 @@ class QuotaServiceStub:
     """Up to 1000 independent decisions in one round trip. Each stands for itself and answers in its place: a
     refusal or an error of one does not touch the others.
     """
+    Reverse: _aio.UnaryUnaryMultiCallable[_quota_pb2.ReverseRequest, _quota_pb2.ReverseResponse]
+    """Takes back what a `request_id` was granted within the last 48 h, because the work behind it failed: its units
+    leave every period that still runs (not rates: they count attempts), and its lease, if it had one, ends. Safe to
+    repeat. The id stays spent: to try the work again, use a new one. Fails with NOT_FOUND, reason GRANT_NOT_FOUND, when
+    nothing was granted under the id; NOT_FOUND, reason ACCOUNT_NOT_FOUND; UNAVAILABLE as Consume.
+    """
     GetUsage: _aio.UnaryUnaryMultiCallable[_quota_pb2.GetUsageRequest, _quota_pb2.GetUsageResponse]
     """What the account has used of each meter in the period that runs now. Reads only. Fails with NOT_FOUND."""
 
@@ -66,6 +72,18 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_quota_pb2.ConsumeBatchResponse]:
         """Up to 1000 independent decisions in one round trip. Each stands for itself and answers in its place: a
         refusal or an error of one does not touch the others.
+        """
+
+    @_abc_1.abstractmethod
+    def Reverse(
+        self,
+        request: _quota_pb2.ReverseRequest,
+        context: _aio.ServicerContext[_quota_pb2.ReverseRequest, _abc.Awaitable[_quota_pb2.ReverseResponse]],
+    ) -> _abc.Awaitable[_quota_pb2.ReverseResponse]:
+        """Takes back what a `request_id` was granted within the last 48 h, because the work behind it failed: its units
+        leave every period that still runs (not rates: they count attempts), and its lease, if it had one, ends. Safe to
+        repeat. The id stays spent: to try the work again, use a new one. Fails with NOT_FOUND, reason GRANT_NOT_FOUND, when
+        nothing was granted under the id; NOT_FOUND, reason ACCOUNT_NOT_FOUND; UNAVAILABLE as Consume.
         """
 
     @_abc_1.abstractmethod
