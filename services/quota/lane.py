@@ -15,9 +15,10 @@ from uuid_utils import uuid7
 
 from services.kit import telemetry
 from services.kit.errors import TollwayError
+from services.quota.connection import Verdict
 from services.quota.domain import Decision, Outcome, Unknown, Use, settle
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
-from services.quota.store import Store, Verdict
+from services.quota.store import Store
 
 BATCH = 512
 QUEUE = 16_384
@@ -51,6 +52,8 @@ class _Ask:
 
     def answer(self, outcome: Outcome) -> None:
         call = self.call
+        if call.outcomes[self.index] is not None:
+            return  # it had waited too long, and was told so
         call.outcomes[self.index] = outcome
         call.left -= 1
         if call.left == 0 and not call.future.done():
@@ -75,6 +78,7 @@ class Lane:
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._store = store
+        self._connection = store.connection
         self._make_days = make_days
         self._limit = queue
         self._batch = batch
@@ -111,24 +115,26 @@ class Lane:
                 await self._flush(batch)
         finally:
             sweeper.cancel()
-            await self._store.close()
+            await self._connection.close()
 
     async def _flush(self, asks: list[_Ask]) -> None:
-        tries = 0
+        tries, locking = 0, False
         while asks := self._waiting(asks):
             outcomes: list[Outcome] = []
             try:
                 uses = [ask.use for ask in asks]
-                opened = await self._store.open(uses)
+                opened = await self._store.open(uses, locking=locking)
                 settled = settle(uses, opened, new_key)
                 outcomes = settled.outcomes
-                await self._store.save(settled, opened)
+                if not await self._store.save(settled, opened):
+                    locking = True
+                    continue
             except Exception as error:
                 tries += 1
-                verdict = await self._store.judge(error)
+                verdict = await self._connection.judge(error)
                 log.warning("lane.failed", verdict=verdict.name, error=repr(error), uses=len(asks), tries=tries)
-                if verdict is Verdict.LOST and self._store.in_doubt:
-                    if await self._store.recover():
+                if verdict is Verdict.LOST and self._connection.sent is not None:
+                    if await self._recover(asks):
                         self._answer(asks, outcomes)
                         return
                 elif verdict is Verdict.NO_DAY and tries < 3:
@@ -141,6 +147,18 @@ class Lane:
             else:
                 self._answer(asks, outcomes)
                 return
+
+    async def _recover(self, asks: list[_Ask]) -> bool:
+        """Whether the batch in doubt was saved. It is found out for as long as it takes; its callers wait no longer
+        than others do, and may then have been granted what they were not told.
+        """
+        finding_out = asyncio.ensure_future(self._connection.recover())
+        try:
+            while not (await asyncio.wait((finding_out,), timeout=self._patience_s / 8))[0]:
+                self._waiting(asks)
+        finally:
+            finding_out.cancel()
+        return finding_out.result()
 
     async def _one_by_one(self, asks: list[_Ask], error: Exception) -> None:
         """One bad use must not fail its neighbours."""

@@ -27,7 +27,7 @@ JOIN plan p ON p.hash = s.hash
 ORDER BY s.id COLLATE "C"
 ON CONFLICT (id) DO UPDATE SET
     version = excluded.version, plan_id = excluded.plan_id, status = excluded.status, anchor = excluded.anchor,
-    "interval" = excluded."interval", change_time = excluded.change_time
+    "interval" = excluded."interval", change_time = excluded.change_time, rev = account.rev + 1
 WHERE account.version < excluded.version
 """)
 _PLANS = text("""

@@ -1,296 +1,252 @@
-"""The lane's one connection: opens accounts under their locks, saves a batch, and finds out after a lost answer.
+"""Opens the accounts of a batch and saves what was decided.
 
-A raw asyncpg connection outside the pool, for it lives inside transactions that chain: `COMMIT AND CHAIN` saves a
-round trip. Between batches it is "idle in transaction" without a lock or a snapshot. Not through a pooler in
-transaction mode.
+Mostly an account is as this process knows it, the decision is made on that, and one statement verifies that nothing
+has changed since, writes and commits: one trip. Where something has, the batch is read again under locks and decided
+on that.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from enum import Enum
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import asyncpg
-import structlog
-from sqlalchemy.engine import make_url
-from uuid_utils import uuid7
 
 from services.kit import telemetry
 from services.kit.clock import BusinessClock
 from services.kit.failpoint import failpoint
 from services.quota.answers import from_ledger, to_message
-from services.quota.domain import Account, Grant, Opened, Settled, Use, rate
+from services.quota.connection import LaneConnection
+from services.quota.domain import Account, Grant, Opened, Plan, Settled, Use, rate
+from services.quota.known import Known, KnownAccounts
 from services.quota.storage import Plans
 
-CONNECT_S = 2.0
-STATEMENT_S = 3.0
-TERMINATE_MS = 2000
+_READING_S = 10.0  # how long the database's clock is gone by from one reading
 
-_SETTINGS = {
-    # Generic plans, made without looking at sizes: a plan made while a new day's partition is empty must not turn
-    # into a scan when it fills. 9 in 10 lookups go by primary key.
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-    # The server gives up a little before we do, so that its locks never outlast our patience.
-    "lock_timeout": "2000",
-    "statement_timeout": "2500",
-    # Chained transactions idle by design.
-    "idle_in_transaction_session_timeout": "0",
-    # A half-open connection must not hold locks.
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
-_OPEN = "SELECT * FROM quota_open($1, $2, $3)"
-_SAVE = """
-WITH counted AS (
-    UPDATE account a SET counters = c.counters::json
-    FROM unnest($1::text[], $2::text[]) AS c (id, counters) WHERE a.id = c.id
-), granted AS (
-    INSERT INTO idem (account_id, key, day, meter, amount, decide_time, answer)
-    SELECT g.account_id, g.key, $3, g.meter, g.amount, $4, g.answer
-    FROM unnest($5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[])
-         AS g (account_id, key, meter, amount, answer)
-)
-UPDATE lane SET seq = $10, use_time = clock_timestamp() WHERE id = $11 RETURNING seq
-"""
-# Only for a batch with rates: the others pay nothing for them.
-_SAVE_RATED = _SAVE.replace(
-    ")\nUPDATE lane",
-    """), timed AS (
-    INSERT INTO bucket (account_id, name, key_id, log)
-    SELECT b.account_id, b.name, b.key_id, b.log
-    FROM unnest($12::text[], $13::text[], $14::text[], $15::bytea[]) AS b (account_id, name, key_id, log)
-    ON CONFLICT (account_id, name, key_id) DO UPDATE SET log = excluded.log, use_time = clock_timestamp()
-)
-UPDATE lane""",
-)
-# A statement after the locks, so it sees what was committed before them.
-_RATES = """
-SELECT asked.account_id, asked.name, asked.key_id, found.log
-FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (account_id, name, key_id),
-     LATERAL (
-         SELECT b.log FROM bucket b
-         WHERE b.account_id = asked.account_id AND b.name = asked.name AND b.key_id = asked.key_id LIMIT 1
-     ) AS found
-"""
-_PLANS = "SELECT id, data FROM plan WHERE id = ANY ($1)"
-# What an earlier connection of this lane may still be doing must be over before the sequence is read.
-_END_OTHERS = """
-SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity
-WHERE application_name = $1 AND pid <> pg_backend_pid()
-"""
-_ENTER = "INSERT INTO lane (id, seq) VALUES ($1, 0) ON CONFLICT DO NOTHING"
-_SEQUENCE = "SELECT seq FROM lane WHERE id = $1 FOR UPDATE"
+MOST_RATES = 16  # logs of one account that are kept known: an account may have any number of keys
+_UNREAD = datetime.min.replace(tzinfo=UTC)
+_KINDS = {b"s": "account", b"w": "kill_switch", b"c": "clock", b"k": "key"}
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode = json.JSONDecoder().raw_decode
-log = structlog.get_logger(__name__)
 
 
-class Verdict(Enum):
-    """What an error means for the batch it struck."""
+class _DatabaseClock:
+    """The database's clock between two of its answers: never ahead of it, behind by less than an answer takes."""
 
-    LOST = "the connection is gone; whether the batch was saved shows after the next"
-    AGAIN = "rolled back; the same batch may succeed now"
-    NO_DAY = "rolled back; the ledger has no partition for today"
-    FATAL = "rolled back; some use of the batch cannot be saved"
+    def __init__(self) -> None:
+        self._wall = _UNREAD
+        self._read = -_READING_S
+
+    def now(self) -> datetime:
+        return self._wall + timedelta(seconds=time.monotonic() - self._read)
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self._read < _READING_S
+
+    def believe(self, wall: datetime) -> None:
+        # The later of two readings that are both late is the better one; an old one may stem from a clock set back.
+        if not self.is_fresh or wall > self.now():
+            self._wall, self._read = wall, time.monotonic()
+
+    def forget(self) -> None:
+        self._read = -_READING_S
 
 
-class StoreError(ConnectionError):
-    """The connection could not be made as the lane needs it."""
+@dataclass
+class Batch(Opened):
+    """What a batch is decided on, and what has to be verified when it is saved."""
+
+    wall: datetime = _UNREAD
+    locked: bool = False
+    known: dict[str, Known] = field(default_factory=dict)
+    keys: set[tuple[str, str]] = field(default_factory=set)  # accounts and keys that callers gave
 
 
 class Store:
     """Not for concurrent use: one lane, one batch at a time."""
 
     def __init__(self, dsn: str, plans: Plans, clock: BusinessClock) -> None:
-        url = make_url(dsn)
-        self._arguments = dict(url.get_dialect()().create_connect_args(url)[1])
         self._plans = plans
         self._clock = clock
-        self._lane = uuid7().hex
-        self._name = f"tollway-quota-lane {self._lane[-20:]}"
-        self._connection: Any = None
-        self._wall = datetime.now(UTC)
-        self._committed = 0
-        self._sent: int | None = None  # the sequence number that a commit under way carries
+        self._known = KnownAccounts()
+        self._wall = _DatabaseClock()
+        self._switches: list[str] = []
+        self.connection = LaneConnection(dsn)
 
-    @property
-    def in_doubt(self) -> bool:
-        """True when a commit was perhaps sent and not answered."""
-        return self._sent is not None
-
-    async def open(self, uses: Sequence[Use]) -> Opened:
-        """Locks the accounts of the uses in the order of their ids and reads them and the keys that came back."""
-        if self._connection is None:
-            await self.connect()
-        ids: set[str] = set()
-        keys: set[tuple[str, str]] = set()
-        for use in uses:
-            ids.add(use.account_id)
-            if use.key and not use.dry_run:
-                keys.add((use.account_id, use.key))
-        rows = await self._open.fetch(
-            list(ids), [account for account, _ in keys], [key for _, key in keys], timeout=STATEMENT_S
-        )
+    async def open(self, uses: Sequence[Use], *, locking: bool = False) -> Batch:
+        """The accounts of the uses; with `locking` read under their locks, with the keys that came back."""
+        connection, known = self.connection, self._known
+        if not connection.is_open:
+            known.clear()
+            self._wall.forget()
+            await connection.connect()
+        ids = {use.account_id for use in uses}
+        if contended := [each for each in ids if known.is_contended(each)]:
+            locking = True
+            for account_id in contended:
+                known.take_turn(account_id)
+        found: dict[str, Known] = {}
+        if not locking:
+            found = {each: entry for each in ids if (entry := known.get(each)) is not None}
+            await connection.end()
+        batch = Batch(_UNREAD, {}, {}, locked=locking, known=found)
+        batch.keys = {(use.account_id, use.key) for use in uses if use.key and not use.dry_run}
+        if len(found) < len(ids) or not self._wall.is_fresh:
+            keys = list(batch.keys) if locking else []
+            rows = await connection.read(
+                list(ids - found.keys()), [owner for owner, _ in keys], [key for _, key in keys], locking=locking
+            )
+            await self._take_in(rows, batch)
         failpoint("quota.lane.opened")
-        self._wall = rows[-1][11]
-        opened = Opened(self._wall + self._clock.offset(), {}, {})
-        if missing := {row[2] for row in rows if row[0] == b"a" and self._plans.get(row[2]) is None}:
-            for plan_id, data in await self._connection.fetch(_PLANS, list(missing), timeout=STATEMENT_S):
-                self._plans.add(plan_id, data)
-        for row in rows:
-            kind = row[0]
-            if kind == b"a":
-                _, account_id, plan_id, version, anchor, interval, counters, *_ = row
-                plan = self._plans.get(plan_id)
-                assert plan is not None  # noqa: S101 - a foreign key holds it, and it was read above
-                opened.accounts[account_id] = Account(
-                    account_id, version, plan, anchor, interval, _decode(counters)[0], opened.at
-                )
-            elif kind == b"k":
-                account_id, key, meter, amount, answer = row[1], row[7], row[8], row[9], row[10]
-                opened.granted[account_id, key] = Grant(account_id, key, meter, amount, from_ledger(answer))
-            elif kind == b"s":
-                opened.switches |= {row[8]}
-        if any(account.plan.rates_of for account in opened.accounts.values()):
-            await self._read_rates(uses, opened)
-        return opened
+        batch.wall = self._wall.now()
+        batch.at = batch.wall + self._clock.offset()
+        batch.switches = frozenset(self._switches)
+        if any(entry.plan.rates_of for entry in found.values()):
+            await self._read_rates(uses, found)
+        batch.accounts = {entry.id: _to_account(entry, batch.at) for entry in found.values()}
+        return batch
 
-    async def _read_rates(self, uses: Iterable[Use], opened: Opened) -> None:
+    async def _take_in(self, rows: Iterable[Any], batch: Batch) -> None:
+        accounts: list[Any] = []
+        leases: dict[str, list[tuple[Any, ...]]] = {}
+        switches: list[str] = []
+        for row in rows:
+            kind, owner = row[0], row[1]
+            if kind == b"a":
+                accounts.append(row)
+            elif kind == b"k":
+                grant = Grant(owner, row[9], row[10], row[11], from_ledger(row[15]), row[14])
+                batch.granted[owner, row[9]] = grant
+            elif kind == b"l":
+                leases.setdefault(owner, []).append((row[9], row[10], row[11], row[12], row[13], row[14]))
+            elif kind == b"s":
+                switches.append(row[10])
+            else:
+                self._wall.believe(row[12])
+        self._switches = sorted(switches)
+        if missing := {row[4] for row in accounts if self._plans.get(row[4]) is None}:
+            for plan_id, data in await self.connection.plans(list(missing)):
+                self._plans.add(plan_id, data)
+        for row in accounts:
+            plan = self._plans.get(row[4])
+            assert plan is not None  # noqa: S101 - a foreign key holds it, and it was read above
+            batch.known[row[1]] = Known(
+                row[1], row[2], row[3], plan, row[5], row[6], row[7], row[8], tuple(leases.get(row[1], ())), {}
+            )
+
+    async def _read_rates(self, uses: Iterable[Use], found: dict[str, Known]) -> None:
         asked = {
-            (use.account_id, limit.name, use.key_id if limit.per_key else "")
+            (use.account_id, *name)
             for use in uses
-            if (account := opened.accounts.get(use.account_id)) is not None
-            for limit in account.plan.rates_of.get(use.meter, ())
+            if (entry := found.get(use.account_id)) is not None
+            for name in _rates_of(entry.plan, use.meter, use.key_id)
+            if name not in entry.rates
         }
         if not asked:
             return
-        for account_id, name, key_id, log in await self._rates.fetch(*zip(*asked, strict=True), timeout=STATEMENT_S):
-            opened.accounts[account_id].rates[name, key_id] = rate.unpack(log)
-        telemetry.count("tollway_quota_statements_total", 1)
+        logs = dict.fromkeys(asked, b"")
+        for account_id, name, key_id, log in await self.connection.rates(*map(list, zip(*asked, strict=True))):
+            logs[account_id, name, key_id] = log
+        for (account_id, name, key_id), log in logs.items():
+            entry = found[account_id]
+            found[account_id] = entry._replace(rates={**entry.rates, (name, key_id): log})
 
-    async def save(self, settled: Settled, opened: Opened) -> None:
-        """Writes what was granted and commits. When this returns it is durable."""
-        if settled.grants:
+    async def save(self, settled: Settled, batch: Batch) -> bool:
+        """Verifies what the decisions stood on, writes what was granted and commits: when this returns it is durable.
+
+        False: others changed it meanwhile, and nothing was written.
+        """
+        connection, grants = self.connection, settled.grants
+        changed = settled.changed
+        rates = _charged(settled, batch)
+        new = [_to_known(changed[each], batch.known[each], rates.get(each, {})) for each in sorted(changed)]
+        seen = [batch.known[each] for each in sorted(batch.known.keys() - changed.keys())]
+        keys = [] if batch.locked else list(batch.keys)
+        arguments: list[Any] = [
+            batch.wall,
+            self._switches,
+            [entry.id for entry in seen],
+            [entry.rev for entry in seen],
+            [owner for owner, _ in keys],
+            [key for _, key in keys],
+            [entry.id for entry in new],
+            [entry.rev - 1 for entry in new],
+            [entry.counters for entry in new],
+            [entry.terms for entry in new],
+            [grant.account_id for grant in grants],
+            [grant.key for grant in grants],
+            [grant.meter for grant in grants],
+            [grant.amount for grant in grants],
+            [to_message(grant.answer).SerializeToString() for grant in grants],
+            [grant.key_id for grant in grants],
+            batch.wall.date(),
+            batch.at,
+        ]
+        if rates:
+            buckets = [(each, *name, log) for each, logs in rates.items() for name, log in logs.items()]
+            arguments += [*_columns(buckets, 4), *_columns([], 16)]
+        if new:
             # Noted before it is sent: an answer that never comes must be asked for by this number.
-            sent = self._sent = self._committed + 1
-            grants, changed = settled.grants, settled.changed.values()
-            rates = [
-                (account.id, name, key_id, rate.pack(log))
-                for account in changed
-                if account.rates
-                for (name, key_id), log in account.rates.items()
-            ]
-            noted = await (self._save_rated if rates else self._save).fetch(
-                [account.id for account in changed],
-                [_encode(account.counters) for account in changed],
-                self._wall.date(),
-                opened.at,
-                [grant.account_id for grant in grants],
-                [grant.key for grant in grants],
-                [grant.meter for grant in grants],
-                [grant.amount for grant in grants],
-                [to_message(grant.answer).SerializeToString() for grant in grants],
-                sent,
-                self._lane,
-                *zip(*rates, strict=True),
-                timeout=STATEMENT_S,
-            )
-            if not noted:
-                raise StoreError("the lane's row is gone")  # without it a lost answer could not be resolved
+            connection.sent = connection.committed + 1
+        verdict, wall, stale = await connection.save(arguments)
+        self._wall.believe(wall)
+        if verdict != b"o":
+            connection.sent = None
+            await self._doubt(verdict, stale or ())
+            return False
+        if batch.locked:
             failpoint("quota.lane.before_commit")
-        await self._connection.execute("COMMIT AND CHAIN", timeout=STATEMENT_S)
-        if self._sent is not None:
+            await connection.finish()
+        if new:
             failpoint("quota.lane.after_commit")
-            self._committed, self._sent = self._sent, None
-        telemetry.count("tollway_quota_statements_total", 3 if settled.grants else 2)
+            connection.committed, connection.sent = connection.committed + 1, None
+        for entry in (*seen, *new):
+            if not self._known.is_contended(entry.id):
+                self._known.keep(entry)
+        return True
 
-    async def judge(self, error: Exception) -> Verdict:
-        """Says what the error means, having rolled back or dropped the connection."""
-        state = str(getattr(error, "sqlstate", None) or "")
-        if self._connection is None or self._connection.is_closed() or _breaks(error, state):
-            self.drop()
-            return Verdict.LOST
-        try:
-            await self._connection.execute("ROLLBACK AND CHAIN", timeout=STATEMENT_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            self.drop()
-            return Verdict.LOST
-        self._sent = None
-        if state == "23514":
-            return Verdict.NO_DAY
-        # Deadlock, serialization, lock not available, statement timeout, out of resources.
-        return Verdict.AGAIN if state[:2] in {"40", "53", "55"} or state == "57014" else Verdict.FATAL
-
-    def drop(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-            telemetry.count("tollway_quota_lane_lost_total")
-
-    async def recover(self) -> bool:
-        """Reconnects for as long as it takes and returns whether the batch in doubt was committed."""
-        delay = 0.05
-        while True:
-            try:
-                sent = self._sent
-                await self.connect()
-                return sent is not None and self._committed >= sent
-            except Exception as error:
-                log.warning("lane.waiting", error=repr(error))
-                await asyncio.sleep(delay)  # backoff between connection attempts: there is nothing to await
-                delay = min(delay * 2, 1.0)
-
-    async def connect(self) -> None:
-        """Connects, ends what an earlier connection of this lane may still do, and reads how far that came."""
-        connection = await asyncpg.connect(
-            **self._arguments,
-            timeout=CONNECT_S,
-            command_timeout=STATEMENT_S,
-            server_settings={"application_name": self._name, **_SETTINGS},
-        )
-        try:
-            ended = await connection.fetch(_END_OTHERS, self._name, TERMINATE_MS, timeout=STATEMENT_S)
-            if not all(row[0] for row in ended):
-                raise StoreError("the lane's earlier connection does not end")  # noqa: TRY301 - closed below
-            await connection.execute(_ENTER, self._lane)
-            self._committed = await connection.fetchval(_SEQUENCE, self._lane)
-            self._open = await connection.prepare(_OPEN)
-            self._save = await connection.prepare(_SAVE)
-            self._rates = await connection.prepare(_RATES)
-            self._save_rated = await connection.prepare(_SAVE_RATED)
-            await connection.execute("BEGIN")
-        except BaseException:
-            connection.terminate()
-            raise
-        self._connection, self._sent = connection, None
-        telemetry.count("tollway_quota_lane_connects_total")
-
-    async def close(self) -> None:
-        """Leaves without a trace: the lane's row goes with it."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            await connection.execute("ROLLBACK")
-            await connection.execute("DELETE FROM lane WHERE id = $1", self._lane)
-            await connection.close(timeout=CONNECT_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            connection.terminate()
+    async def _doubt(self, verdict: bytes, stale: Iterable[str]) -> None:
+        """Drops what turned out to be old; the next try reads it under locks."""
+        telemetry.count("tollway_quota_stale_total", kind=_KINDS[verdict])
+        self._known.found_stale(stale)
+        if verdict == b"c":
+            self._wall.forget()
+        await self.connection.end()
 
 
-def _breaks(error: Exception, state: str) -> bool:
-    """True when the connection cannot be used on: its state is not known, or the server is ending it."""
-    if isinstance(error, asyncpg.PostgresError):
-        return state != "57014" and (state[:2] in {"08", "57"} or state == "25P03")
-    return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError))
+def _to_account(entry: Known, at: datetime) -> Account:
+    rates = {name: rate.unpack(log) for name, log in entry.rates.items() if log}
+    return Account(
+        entry.id, entry.version, entry.plan, entry.anchor, entry.interval, _decode(entry.counters)[0], at, rates
+    )
+
+
+def _to_known(account: Account, before: Known, rates: Mapping[tuple[str, str], bytes]) -> Known:
+    """The account as it will be once it is saved."""
+    kept = before.rates if len(before.rates) <= MOST_RATES else {}
+    return before._replace(
+        rev=before.rev + 1, counters=_encode(account.counters), rates={**kept, **rates} if rates else before.rates
+    )
+
+
+def _charged(settled: Settled, batch: Batch) -> dict[str, dict[tuple[str, str], bytes]]:
+    """The logs to which something was added, packed, by account."""
+    charged: dict[str, dict[tuple[str, str], bytes]] = {}
+    for grant in settled.grants:
+        account = batch.accounts[grant.account_id]
+        if account.plan.rates_of:
+            for name in _rates_of(account.plan, grant.meter, grant.key_id):
+                charged.setdefault(account.id, {})[name] = rate.pack(account.rates[name])
+    return charged
+
+
+def _rates_of(plan: Plan, meter: str, key_id: str) -> list[tuple[str, str]]:
+    return [(limit.name, key_id if limit.per_key else "") for limit in plan.rates_of.get(meter, ())]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

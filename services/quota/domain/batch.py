@@ -41,6 +41,7 @@ class Grant:
     meter: str
     amount: int
     answer: Decision
+    key_id: str = ""
 
 
 @dataclass
@@ -86,7 +87,7 @@ def settle(uses: Iterable[Use], opened: Opened, new_key: Callable[[], str]) -> S
         if decision.refused is None and not use.dry_run:
             charge(account, use.meter, use.amount, use.key_id)
             changed[use.account_id] = account
-            grant = Grant(use.account_id, use.key or new_key(), use.meter, use.amount, decision)
+            grant = Grant(use.account_id, use.key or new_key(), use.meter, use.amount, decision, use.key_id)
             grants.append(grant)
             if remembers:
                 granted[use.account_id, use.key] = grant

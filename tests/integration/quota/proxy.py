@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that loses the answer to a COMMIT."""
+"""A TCP proxy before PostgreSQL that loses the answer to what commits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import Enum
 
 from sqlalchemy.engine import make_url
 
-COMMIT = b"COMMIT AND CHAIN"
+COMMIT = b"COMMIT AND CHAIN"  # how the lane commits what it decided under locks
 READY = b"Z\0\0\0\5"  # ReadyForQuery: what was asked has been carried out
 
 
@@ -23,9 +23,10 @@ class Fault(Enum):
 
 @dataclass
 class Proxy:
-    """Strikes once at the next COMMIT after `fault` is set."""
+    """Strikes once, at the first statement with the bytes `at` after `fault` is set."""
 
     target: tuple[str, int]
+    at: bytes = COMMIT
     fault: Fault = Fault.NONE
     struck: int = 0
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
@@ -41,7 +42,7 @@ class Proxy:
         back = asyncio.create_task(_pass_back(server, writer, muted, carried_out))
         try:
             while data := await reader.read(65536):
-                fault, self.fault = (self.fault, Fault.NONE) if COMMIT in data else (Fault.NONE, self.fault)
+                fault, self.fault = (self.fault, Fault.NONE) if self.at in data else (Fault.NONE, self.fault)
                 if fault is not Fault.NONE:
                     self.struck += 1
                     muted.set()

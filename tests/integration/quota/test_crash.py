@@ -67,7 +67,7 @@ async def test_a_killed_process_loses_no_grant_and_counts_none_twice(tmp_path: P
                 deadline = time.monotonic() + 60
                 calls = [asyncio.create_task(until_told(stub, "acct_a", f"r{n}", deadline)) for n in range(CALLS)]
                 # More work in small batches, so that the place is passed often enough.
-                more = asyncio.create_task(_trickle(stub, deadline, first))
+                more = asyncio.create_task(_trickle(engine, stub, deadline, first))
                 assert await asyncio.to_thread(first.child.wait, 30) == -signal.SIGKILL
                 with world.process(tmp_path, database, port=first.port):
                     told = await asyncio.gather(*calls)
@@ -79,10 +79,12 @@ async def test_a_killed_process_loses_no_grant_and_counts_none_twice(tmp_path: P
 
 
 async def _trickle(
-    stub: quota_pb2_grpc.QuotaServiceStub, deadline: float, process: world.Process
+    engine: AsyncEngine, stub: quota_pb2_grpc.QuotaServiceStub, deadline: float, process: world.Process
 ) -> list[tuple[bool, bool]]:
+    """One after another, on an account that changes all the time: these are decided under locks."""
     told: list[tuple[bool, bool]] = []
     while process.child.poll() is None:
+        await world.put(engine, world.entitlements("acct_b", limit=None, version=len(told) + 2))
         told.append(await until_told(stub, "acct_b", f"t{len(told)}", deadline))
     return told
 

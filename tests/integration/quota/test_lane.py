@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.clock import BusinessClock
 from services.kit.errors import TollwayError
-from services.quota.domain import Decision, Outcome, Use, settle
+from services.quota.domain import Decision, Outcome, Use
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
-from services.quota.lane import Lane, new_key
+from services.quota.lane import Lane
 from services.quota.maintenance import make_days
 from services.quota.storage import Plans
 from services.quota.store import Store
@@ -55,13 +55,18 @@ def allowed(outcomes: Sequence[Outcome]) -> int:
 
 @pytest.mark.parametrize("fault", [Fault.CUT_AFTER, Fault.CUT_BEFORE, Fault.SILENCE])
 @pytest.mark.parametrize("key", ["key", ""])
+@pytest.mark.parametrize("under_locks", [False, True])
 async def test_a_lost_answer_to_commit_counts_once_with_a_key_and_without(
-    database: str, fault: Fault, key: str
+    database: str, fault: Fault, key: str, under_locks: bool
 ) -> None:
     async with world.tables(database) as engine, proxies.before(database) as (proxy, dsn):
         await world.put(engine, world.entitlements("acct_a", limit=100))
         async with serving(engine, dsn, patience_s=15.0) as lane:
             assert allowed([await one(lane, Use("acct_a", "messages", 1))]) == 1
+            if under_locks:  # what the lane knows of the account is old now
+                await world.put(engine, world.entitlements("acct_a", limit=100, version=2))
+            else:
+                proxy.at = await _lane_id(engine)
             proxy.fault = fault
             outcomes = await asyncio.gather(
                 *(one(lane, Use("acct_a", "messages", 1, f"{key}{n}" if key else "")) for n in range(20))
@@ -100,21 +105,37 @@ async def test_two_lanes_grant_no_more_than_the_rate_in_any_window_and_open_it_a
         assert fullest == 20
 
 
-async def test_a_plan_without_rates_pays_no_statement_for_them(database: str) -> None:
+async def test_a_decision_is_one_statement_and_a_first_one_reads_before(database: str) -> None:
     async with world.tables(database) as engine:
         await world.put(engine, world.entitlements("acct_a"), world.entitlements("acct_r", burst=5))
-        store = Store(database, Plans(), BusinessClock())
-        try:
-            for account_id, expected in (("acct_a", 3), ("acct_r", 4)):
-                uses = [Use(account_id, "messages", 1)]
-                opened = await store.open(uses)  # connected, and the plan is known
-                await store.save(settle([], opened, new_key), opened)
+        async with serving(engine, database) as lane:
+            await one(lane, Use("acct_stranger", "messages", 1))  # connected
+            told = []
+            for account_id in ("acct_a", "acct_a", "acct_r", "acct_r"):
                 before = statements()
-                opened = await store.open(uses)
-                await store.save(settle(uses, opened, new_key), opened)
-                assert statements() - before == expected
-        finally:
-            await store.close()
+                await one(lane, Use(account_id, "messages", 1, key=f"key{len(told)}"))
+                told.append(statements() - before)
+        # New: the account, its plan, its rates and the decision. Known: the decision, rates or not.
+        assert told == [3, 1, 4, 1]
+
+
+async def test_what_others_change_is_seen_by_the_very_next_decision(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=3))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            for lane, expected in ((one_lane, 1), (other, 2), (one_lane, 3)):
+                decision = await one(lane, Use("acct_a", "messages", 1))
+                assert isinstance(decision, Decision)
+                assert decision.limits[0].used == expected
+            assert allowed([await one(other, Use("acct_a", "messages", 1))]) == 0
+            # A refusal and a dry run write nothing, and yet stand on what is so now.
+            await world.put(engine, world.entitlements("acct_a", limit=4, version=2))
+            assert allowed([await one(other, Use("acct_a", "messages", 1, dry_run=True))]) == 1
+            assert allowed([await one(one_lane, Use("acct_a", "messages", 1))]) == 1
+            assert allowed([await one(other, Use("acct_a", "messages", 1))]) == 0
+            await world.put(engine, world.entitlements("acct_a", limit=5, version=3))
+            assert allowed([await one(one_lane, Use("acct_a", "messages", 1))]) == 1
+        assert await totals(engine) == (5, 5)
 
 
 async def test_a_terminated_backend_loses_no_grant(database: str) -> None:
@@ -248,6 +269,11 @@ async def test_the_lanes_row_is_entered_again_when_it_was_tidied_away(database: 
                 await connection.execute(text("DELETE FROM lane"))
             assert allowed([await one(lane, Use("acct_a", "messages", 1))]) == 1
         assert await totals(engine) == (2, 2)
+
+
+async def _lane_id(engine: AsyncEngine) -> bytes:
+    """Its statement that saves carries it."""
+    return str(await _scalar(engine, "SELECT id FROM lane")).encode()
 
 
 def statements() -> float:

@@ -71,8 +71,8 @@ class QuotaServiceServicer:
         Fails with INVALID_ARGUMENT and field violations (`account_id`, `meter`, `amount`, `request_id`; an unknown
         meter has reason UNKNOWN_METER); NOT_FOUND, reason ACCOUNT_NOT_FOUND; ALREADY_EXISTS, reason
         IDEMPOTENCY_KEY_REUSED, when the id was used with other fields; UNAVAILABLE with RetryInfo when the store or
-        billing cannot be reached or the queue is full: nothing was granted, unless the process died while answering,
-        in which case only a caller with a `request_id` can tell.
+        billing cannot be reached or the queue is full: nothing was granted, unless the process or its store died while
+        answering, in which case only a caller with a `request_id` can tell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,8 +26,8 @@ class QuotaServiceStub:
     Fails with INVALID_ARGUMENT and field violations (`account_id`, `meter`, `amount`, `request_id`; an unknown
     meter has reason UNKNOWN_METER); NOT_FOUND, reason ACCOUNT_NOT_FOUND; ALREADY_EXISTS, reason
     IDEMPOTENCY_KEY_REUSED, when the id was used with other fields; UNAVAILABLE with RetryInfo when the store or
-    billing cannot be reached or the queue is full: nothing was granted, unless the process died while answering,
-    in which case only a caller with a `request_id` can tell.
+    billing cannot be reached or the queue is full: nothing was granted, unless the process or its store died while
+    answering, in which case only a caller with a `request_id` can tell.
     """
     ConsumeBatch: _aio.UnaryUnaryMultiCallable[_quota_pb2.ConsumeBatchRequest, _quota_pb2.ConsumeBatchResponse]
     """Up to 1000 independent decisions in one round trip. Each stands for itself and answers in its place: a
@@ -60,8 +60,8 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with INVALID_ARGUMENT and field violations (`account_id`, `meter`, `amount`, `request_id`; an unknown
         meter has reason UNKNOWN_METER); NOT_FOUND, reason ACCOUNT_NOT_FOUND; ALREADY_EXISTS, reason
         IDEMPOTENCY_KEY_REUSED, when the id was used with other fields; UNAVAILABLE with RetryInfo when the store or
-        billing cannot be reached or the queue is full: nothing was granted, unless the process died while answering,
-        in which case only a caller with a `request_id` can tell.
+        billing cannot be reached or the queue is full: nothing was granted, unless the process or its store died while
+        answering, in which case only a caller with a `request_id` can tell.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,95 @@
+"""Accounts as this process saw them last, so that a decision need not read them first.
+
+Only what is committed is kept, never what is being decided. What others change meanwhile shows when a decision is
+saved, by the account's revision; so a stale account costs a second try and never a wrong answer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from services.quota.domain import Plan
+
+MOST_BYTES = 24 * 2**20
+_FIXED = 700  # of an entry without anything in it, with its place in the dictionary
+MOST_TURNS = 256
+
+
+class Known(NamedTuple):
+    """An account at one revision. `counters` and `terms` as their JSON; `rates` packed, those that were asked for."""
+
+    id: str
+    rev: int
+    version: int
+    plan: Plan
+    anchor: datetime | None
+    interval: str
+    counters: str
+    terms: str
+    leases: tuple[tuple[Any, ...], ...]  # id, meter, reserved, acquire time, expire time, key id
+    rates: Mapping[tuple[str, str], bytes]
+
+    def size(self) -> int:
+        """Bytes, about."""
+        logs = sum(200 + len(log) for log in self.rates.values())
+        return _FIXED + len(self.counters) + len(self.terms) + 500 * len(self.leases) + logs
+
+
+class KnownAccounts:
+    """Least recently used first, up to `MOST_BYTES`.
+
+    An account that another process works on too is left out for some turns, twice as many each time it was found
+    stale: to lock and read it at once is cheaper than to fail first.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._entries: OrderedDict[str, Known] = OrderedDict()
+        self._most = most_bytes
+        self._bytes = 0
+        self._turns: dict[str, list[int]] = {}  # account → [turns left, turns given]
+
+    def get(self, account_id: str) -> Known | None:
+        entry = self._entries.get(account_id)
+        if entry is not None:
+            self._entries.move_to_end(account_id)
+        return entry
+
+    def keep(self, entry: Known) -> None:
+        before = self._entries.pop(entry.id, None)
+        if before is not None:
+            self._bytes -= before.size()
+        self._entries[entry.id] = entry
+        self._bytes += entry.size()
+        while self._bytes > self._most:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.size()
+
+    def forget(self, account_id: str) -> None:
+        entry = self._entries.pop(account_id, None)
+        if entry is not None:
+            self._bytes -= entry.size()
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._turns.clear()
+        self._bytes = 0
+
+    def found_stale(self, account_ids: Iterable[str]) -> None:
+        for account_id in account_ids:
+            self.forget(account_id)
+            given = min(MOST_TURNS, 2 * self._turns.get(account_id, (0, 1))[1])
+            if len(self._turns) >= MOST_BYTES // 1000:
+                self._turns.clear()
+            self._turns[account_id] = [given, given]
+
+    def is_contended(self, account_id: str) -> bool:
+        return bool(self._turns) and account_id in self._turns and self._turns[account_id][0] > 0
+
+    def take_turn(self, account_id: str) -> None:
+        """One decision less until it is believed again that nobody else works on it."""
+        turns = self._turns.get(account_id)
+        if turns is not None and turns[0] > 0:
+            turns[0] -= 1
