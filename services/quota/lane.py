@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 
 from services.kit import telemetry
 from services.kit.errors import TollwayError
-from services.quota.domain import Decision, Outcome, Unknown, Use, settle
+from services.quota.domain import Command, Decision, Outcome, Unknown, settle
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
 from services.quota.store import Store, Verdict
 
@@ -43,7 +43,7 @@ class _Ask:
 
     __slots__ = ("arrived", "call", "index", "use")
 
-    def __init__(self, use: Use, call: _Call, index: int, arrived: float) -> None:
+    def __init__(self, use: Command, call: _Call, index: int, arrived: float) -> None:
         self.use = use
         self.call = call
         self.index = index
@@ -85,7 +85,7 @@ class Lane:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def decide(self, uses: Sequence[Use], time_left_s: float | None) -> asyncio.Future[list[Outcome]]:
+    def decide(self, uses: Sequence[Command], time_left_s: float | None) -> asyncio.Future[list[Outcome]]:
         """See ports.Decider. Raises QueueFull."""
         if len(self._queue) + len(uses) > self._limit:
             telemetry.count("tollway_quota_queue_full_total", len(uses))
@@ -194,7 +194,9 @@ def _kind(outcome: Outcome) -> str:
         if outcome.replayed:
             return "replayed"
         return "allowed" if outcome.refused is None else "refused"
-    return "unknown_account" if isinstance(outcome, Unknown) else outcome.error_reason.lower()
+    if isinstance(outcome, TollwayError):
+        return outcome.error_reason.lower()
+    return "unknown_account" if isinstance(outcome, Unknown) else "done"
 
 
 def _size(uses: int) -> str:

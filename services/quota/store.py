@@ -23,7 +23,7 @@ from services.kit import telemetry
 from services.kit.clock import BusinessClock
 from services.kit.failpoint import failpoint
 from services.quota.answers import from_ledger, to_message
-from services.quota.domain import Account, Grant, Opened, Settled, Use, rate
+from services.quota.domain import Account, Command, Grant, Opened, Settled, rate
 from services.quota.storage import Plans
 
 CONNECT_S = 2.0
@@ -129,7 +129,7 @@ class Store:
         """True when a commit was perhaps sent and not answered."""
         return self._sent is not None
 
-    async def open(self, uses: Sequence[Use]) -> Opened:
+    async def open(self, uses: Sequence[Command]) -> Opened:
         """Locks the accounts of the uses in the order of their ids and reads them and the keys that came back."""
         if self._connection is None:
             await self.connect()
@@ -166,7 +166,7 @@ class Store:
             await self._read_rates(uses, opened)
         return opened
 
-    async def _read_rates(self, uses: Iterable[Use], opened: Opened) -> None:
+    async def _read_rates(self, uses: Iterable[Command], opened: Opened) -> None:
         asked = {
             (use.account_id, limit.name, use.key_id if limit.per_key else "")
             for use in uses
