@@ -69,7 +69,12 @@ def adjust_allowance(command: AdjustAllowance, account: Account, work: Work) -> 
         keep_held(account, name, held)
         work.changed[account.id] = account
     if remembers:
-        answer = Decision(account.plan.tier, account.version, [LimitState(name, held, result.state.limit, None)])
+        # How it stands, and what was asked for, so that a repeat of the key can be told from another use of it.
+        kept = [
+            LimitState(name, held, result.state.limit, None),
+            LimitState(command.change, command.amount, None, None),
+        ]
+        answer = Decision(account.plan.tier, account.version, kept)
         line = Grant(account.id, command.key, LEDGER_MARK + name, difference, answer, at=work.at)
         work.grant(line, remembers=True)
     return result
@@ -78,11 +83,7 @@ def adjust_allowance(command: AdjustAllowance, account: Account, work: Work) -> 
 def _replay(command: AdjustAllowance, before: Grant) -> Adjusted:
     if before.meter != LEDGER_MARK + command.allowance:
         raise KeyReused
-    [state] = before.answer.limits
-    if command.change == "add":
-        same = before.amount == command.amount
-    else:
-        # Where fewer were held than to be removed, all were.
-        same = before.amount == -command.amount or (-command.amount < before.amount <= 0 and state.used == 0)
+    state, asked = before.answer.limits
+    same = (asked.name, asked.used) == (command.change, command.amount)
     replay(before, same=same)
     return Adjusted(AllowanceState(state.name, state.used, state.limit), replayed=True)
