@@ -37,8 +37,64 @@ class CounterFull(FailedPrecondition):
 class KeyReused(AlreadyExists):
     def __init__(self) -> None:
         super().__init__(
-            "This request_id was used for another meter or amount.", reason="IDEMPOTENCY_KEY_REUSED", field="request_id"
+            "This request_id was used for something else.", reason="IDEMPOTENCY_KEY_REUSED", field="request_id"
         )
+
+
+class GrantReversed(FailedPrecondition):
+    """The key was granted and taken back; it stays spent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What this request_id was granted has been taken back. Use a new one.",
+            reason="REVERSED",
+            field="request_id",
+        )
+
+
+class GrantNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Nothing was granted under this request_id.", reason="GRANT_NOT_FOUND", field="request_id")
+
+
+class LeaseNotFound(NotFound):
+    """It ended, it expired, it never was, or it is another account's: nobody is told which."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no such live lease.", reason="LEASE_NOT_FOUND", field="lease_id")
+
+
+class SettledTooMuch(InvalidArgument):
+    def __init__(self, reserved: int) -> None:
+        super().__init__(
+            f"The lease holds {reserved} units in reserve; more than that needs a Consume of its own.",
+            reason="MORE_THAN_RESERVED",
+            field="amount",
+        )
+
+
+class CapNotOffered(InvalidArgument):
+    def __init__(self, meter: str) -> None:
+        super().__init__(
+            "The account's plan has no cap on this meter.", reason="CAP_NOT_OFFERED", field="meter", meter=meter[:100]
+        )
+
+
+class NotSoldByUnit(InvalidArgument):
+    def __init__(self, meter: str) -> None:
+        super().__init__(
+            "The account's plan has no price for units of this meter, so it cannot be capped in money.",
+            reason="NOT_SOLD_BY_UNIT",
+            field="overage_amount",
+            meter=meter[:100],
+        )
+
+
+class AllowanceFull(FailedPrecondition):
+    """The count cannot hold the sum: it ends at 2^63 - 1. `field` is the change that was asked for."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__("So many cannot be counted.", reason="COUNTER_FULL", field=field)
 
 
 class AccountNotFound(NotFound):

@@ -1,12 +1,27 @@
-"""Billing's messages, as quota understands them."""
+"""Billing's messages, as quota understands them, and what quota announces."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
-from services.quota.domain import KillSwitch, Kind, Limit, Meter, Period, Plan, Refusal
+from google.protobuf.message import Message
+
+from services.quota.domain import (
+    Announcement,
+    CapReached,
+    KillSwitch,
+    Kind,
+    Limit,
+    Meter,
+    Period,
+    Plan,
+    Refusal,
+    UsageThresholdReached,
+)
 from services.quota.domain.plan import SUSPENDED
 from tollway.billing.v1 import entitlement_pb2
 from tollway.quota.v1 import events_pb2
@@ -25,6 +40,9 @@ _KINDS = {
     entitlement_pb2.LIMIT_KIND_CONCURRENCY: Kind.CONCURRENCY,
 }
 _STATUS_OF = {Kind.RATE: 429, Kind.QUOTA: 402, Kind.CAP: 402, Kind.CONCURRENCY: 429}
+_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
+
+LimitEvent = TypeVar("LimitEvent", events_pb2.UsageThresholdReached, events_pb2.CapReached)
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ def to_snapshot(message: entitlement_pb2.Entitlements) -> Snapshot:
         meters=message.meters,
         limits=message.limits,
         gates=message.gates,
+        allowances=message.allowances,
         billing_url=message.billing_url,
         support_contact=message.support_contact,
     )
@@ -85,6 +104,8 @@ def to_plan(data: bytes) -> Plan:
     for meter in message.meters:
         if not meter.name.isprintable():
             raise ValueError(f"meter {meter.name!r} has control characters in its name")
+        if meter.overage_unit_price and not _DECIMAL.fullmatch(meter.overage_unit_price):
+            raise ValueError(f"meter {meter.name!r} has the price {meter.overage_unit_price!r}")
     limits = []
     for limit in message.limits:
         kind, period = _KINDS.get(limit.kind), _PERIODS.get(limit.period)
@@ -100,25 +121,64 @@ def to_plan(data: bytes) -> Plan:
                 refusal=_refusal(limit.refusal, limit.name, _STATUS_OF[kind]),
                 window=limit.window.ToTimedelta() if limit.HasField("window") else None,
                 per_key=limit.scope == entitlement_pb2.RATE_SCOPE_KEY,
+                warn_percent=tuple(sorted(set(limit.warn_percent))),
             )
         )
     return Plan(
         tier=message.tier,
-        meters={
-            meter.name: Meter(
-                meter.name,
-                meter.gate,
-                _refusal(meter.gate_refusal, meter.gate, 403),
-                _refusal(meter.suspended_refusal, meter.name, 503)
-                if meter.HasField("suspended_refusal")
-                else SUSPENDED,
-            )
-            for meter in message.meters
-        },
+        meters={meter.name: _meter(meter) for meter in message.meters},
         limits=tuple(limits),
         gates=dict(message.gates),
         billing_url=message.billing_url,
         support_contact=message.support_contact,
+        allowances=dict(message.allowances),
+    )
+
+
+def to_event(announcement: Announcement) -> Message:
+    """As subscribers get it; its subject is the announcement's account."""
+    if isinstance(announcement, UsageThresholdReached):
+        threshold = events_pb2.UsageThresholdReached(percent=announcement.percent, tier=announcement.tier)
+        return _fill_limit_event(threshold, announcement)
+    if isinstance(announcement, CapReached):
+        return _fill_limit_event(events_pb2.CapReached(auto_stop=announcement.auto_stop), announcement)
+    recorded = events_pb2.UsageRecorded(
+        account_id=announcement.account_id,
+        meter=announcement.meter,
+        used=announcement.used,
+        final=announcement.final,
+    )
+    recorded.period_start.FromDatetime(announcement.period_start)
+    if announcement.period_end is not None:
+        recorded.period_end.FromDatetime(announcement.period_end)
+    recorded.record_time.FromDatetime(announcement.record_time)
+    return recorded
+
+
+def _fill_limit_event(message: LimitEvent, announcement: UsageThresholdReached | CapReached) -> LimitEvent:
+    message.account_id = announcement.account_id
+    message.limit_name = announcement.limit_name
+    message.meters.extend(announcement.meters)
+    message.used = announcement.used
+    message.limit = announcement.limit
+    message.period_start.FromDatetime(announcement.period_start)
+    if announcement.period_end is not None:
+        message.period_end.FromDatetime(announcement.period_end)
+    message.reach_time.FromDatetime(announcement.reach_time)
+    return message
+
+
+def _meter(meter: entitlement_pb2.Meter) -> Meter:
+    suspended = meter.suspended_refusal if meter.HasField("suspended_refusal") else None
+    return Meter(
+        meter.name,
+        meter.gate,
+        _refusal(meter.gate_refusal, meter.gate, 403),
+        SUSPENDED if suspended is None else _refusal(suspended, meter.name, 503),
+        on_store_down_allow=meter.on_store_down == entitlement_pb2.ON_STORE_DOWN_ALLOW,
+        overage_unit_price=meter.overage_unit_price,
+        currency=meter.currency,
+        included_units=meter.included_units,
     )
 
 

@@ -1,8 +1,7 @@
-"""Proto ⇄ use cases of tollway.quota.v1. What is checked here needs no state."""
+"""Proto ⇄ use cases of tollway.quota.v1: decisions, usage and kill switches."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +10,19 @@ import grpc
 from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, TollwayError
 from services.quota import application, kill_switch
-from services.quota.answers import to_limit, to_message, to_response, to_timestamp
-from services.quota.domain import KillSwitch, Use
-from services.quota.errors import UnknownMeter
+from services.quota.answers import to_allowance, to_limit, to_message, to_response, to_timestamp
+from services.quota.domain import KillSwitch, Reversal, Reverse, Use
 from services.quota.ports import Decider, Directory
+from services.quota.requests import check_meter, check_text, check_units
 from services.quota.storage import QuotaUnitOfWork
 from tollway.quota.v1 import kill_switch_pb2, kill_switch_pb2_grpc, quota_pb2, quota_pb2_grpc
 
 FULL_NAME = quota_pb2.DESCRIPTOR.services_by_name["QuotaService"].full_name
 KILL_SWITCH_NAME = kill_switch_pb2.DESCRIPTOR.services_by_name["KillSwitchService"].full_name
 
-MOST_UNITS = 2**62
-MOST_CHARACTERS = 255
 MOST_REQUESTS = 1000
 MOST_REASON = 300  # characters
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -66,16 +62,29 @@ class QuotaServicer(quota_pb2_grpc.QuotaServiceServicer):
             _fill_result(response.results.add(), each)
         return response
 
+    async def Reverse(self, request: quota_pb2.ReverseRequest, context: _Context) -> quota_pb2.ReverseResponse:  # noqa: N802
+        check_text(request.account_id, "account_id")
+        check_text(request.request_id, "request_id")
+        reversal = await application.carry_out(
+            Reverse(request.account_id, request.request_id),
+            Reversal,
+            self._decider,
+            self._directory,
+            context.time_remaining(),
+        )
+        return quota_pb2.ReverseResponse(meter=reversal.meter, amount=reversal.amount, replayed=reversal.replayed)
+
     async def GetUsage(self, request: quota_pb2.GetUsageRequest, context: _Context) -> quota_pb2.GetUsageResponse:  # noqa: N802
-        _check_text(request.account_id, "account_id")
+        check_text(request.account_id, "account_id")
         if request.key_id:
-            _check_text(request.key_id, "key_id")
+            check_text(request.key_id, "key_id")
         usage = await application.get_usage(request.account_id, request.key_id, self._new_uow, self._directory)
         return quota_pb2.GetUsageResponse(
             account_id=usage.account_id,
             tier=usage.tier,
             version=usage.version,
             meters=[_to_meter(meter) for meter in usage.meters],
+            allowances=[to_allowance(state) for state in usage.allowances],
         )
 
 
@@ -88,11 +97,9 @@ class KillSwitchServicer(kill_switch_pb2_grpc.KillSwitchServiceServicer):
         self, request: kill_switch_pb2.SetKillSwitchRequest, context: _Context
     ) -> kill_switch_pb2.SetKillSwitchResponse:
         if request.meter:
-            _check_text(request.meter, "meter")
-        if len(request.reason) > MOST_REASON or _CONTROL.search(request.reason):
-            raise InvalidArgument(
-                f"reason must have at most {MOST_REASON} characters and no control characters.", field="reason"
-            )
+            check_text(request.meter, "meter")
+        if request.reason:
+            check_text(request.reason, "reason", MOST_REASON)
         switch = await kill_switch.set_kill_switch(
             request.meter, request.enabled, request.reason, self._new_uow(), self._clock
         )
@@ -108,24 +115,14 @@ class KillSwitchServicer(kill_switch_pb2_grpc.KillSwitchServiceServicer):
 def to_use(request: quota_pb2.ConsumeRequest) -> Use:
     """Raises InvalidArgument naming the field. What passes here can be stored."""
     account_id, key = request.account_id, request.request_id
-    _check_text(account_id, "account_id")
-    if not request.meter:
-        raise UnknownMeter("")
-    if not 1 <= request.amount <= MOST_UNITS:
-        raise InvalidArgument("amount must be a whole number from 1 to 2^62.", field="amount")
+    check_text(account_id, "account_id")
+    check_meter(request.meter)
+    check_units(request.amount, "amount", 1)
     if key:
-        _check_text(key, "request_id")
+        check_text(key, "request_id")
     if key_id := request.key_id:
-        _check_text(key_id, "key_id")
+        check_text(key_id, "key_id")
     return Use(account_id, request.meter, request.amount, key, request.dry_run, key_id)
-
-
-def _check_text(value: str, name: str) -> None:
-    # Control characters mark keys of our own making, and PostgreSQL's text cannot hold the first of them.
-    if not value or len(value) > MOST_CHARACTERS or _CONTROL.search(value):
-        raise InvalidArgument(
-            f"{name} must have 1 to {MOST_CHARACTERS} characters and no control characters.", field=name
-        )
 
 
 def _fill_result(result: quota_pb2.ConsumeResult, outcome: application.Result) -> None:

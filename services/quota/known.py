@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from services.quota.domain import Plan
+from services.quota.domain import Lease, Plan
 
 MOST_BYTES = 24 * 2**20
 _FIXED = 700  # of an entry without anything in it, with its place in the dictionary
@@ -29,13 +29,15 @@ class Known(NamedTuple):
     interval: str
     counters: str
     terms: str
-    leases: tuple[tuple[Any, ...], ...]  # id, meter, reserved, acquire time, expire time, key id
+    leases: tuple[Lease, ...]
     rates: Mapping[tuple[str, str], bytes]
 
     def size(self) -> int:
         """Bytes, about."""
-        logs = sum(200 + len(log) for log in self.rates.values())
-        return _FIXED + len(self.counters) + len(self.terms) + 500 * len(self.leases) + logs
+        size = _FIXED + len(self.counters)
+        if self.leases or self.rates:
+            size += 500 * len(self.leases) + sum(200 + len(log) for log in self.rates.values())
+        return size
 
 
 class KnownAccounts:

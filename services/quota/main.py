@@ -15,7 +15,7 @@ from services.kit.clock import BusinessClock
 from services.kit.database import create_engine, is_transient
 from services.kit.outbox import Relay
 from services.kit.stream import Stream
-from services.quota import application, consumer, grpc_server, keys, maintenance
+from services.quota import application, consumer, grpc_guardrails, grpc_leases, grpc_server, keys, maintenance
 from services.quota.billing import BillingLink
 from services.quota.directory import BillingDirectory
 from services.quota.envoy import ext_authz, ratelimit
@@ -25,7 +25,7 @@ from services.quota.storage import Plans, QuotaUnitOfWork
 from services.quota.store import Store
 from tollway.envoy.auth.v3 import external_auth_pb2_grpc
 from tollway.envoy.ratelimit.v3 import rls_pb2_grpc
-from tollway.quota.v1 import kill_switch_pb2_grpc, quota_pb2_grpc
+from tollway.quota.v1 import guardrail_pb2_grpc, kill_switch_pb2_grpc, lease_pb2_grpc, quota_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -51,7 +51,7 @@ def main() -> None:
         billing = BillingLink(link)
         directory = BillingDirectory(billing, lambda snapshots: application.store(snapshots, new_uow()))
         lane = Lane(
-            Store(dsn, plans, clock),
+            Store(dsn, plans, clock, announced=relay.wake),
             make_days=lambda: maintenance.make_days(engine),
             queue=settings.quota_queue,
         )
@@ -61,6 +61,16 @@ def main() -> None:
             quota_pb2_grpc.add_QuotaServiceServicer_to_server,
             grpc_server.QuotaServicer(lane, directory, new_uow),
             grpc_server.FULL_NAME,
+        )
+        server.add(
+            lease_pb2_grpc.add_LeaseServiceServicer_to_server,
+            grpc_leases.LeaseServicer(lane, directory, new_uow),
+            grpc_leases.FULL_NAME,
+        )
+        server.add(
+            guardrail_pb2_grpc.add_GuardrailServiceServicer_to_server,
+            grpc_guardrails.GuardrailServicer(lane, directory),
+            grpc_guardrails.FULL_NAME,
         )
         ring = keys.KeyRing(keys.StoredKeys(new_uow), billing)
         asked = (lane, directory, ring, clock, settings.public_url)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
-from services.quota.domain import Counters, Outcome, Plan, Rates, Use
+from services.quota.domain import Command, Counters, Lease, Outcome, Plan, Rates, Terms
 from services.quota.events import Snapshot
 
 
 class Decider(Protocol):
-    def decide(self, uses: Sequence[Use], time_left_s: float | None) -> Awaitable[list[Outcome]]:
-        """One outcome per use, in order; what is allowed is durable when this returns.
+    def decide(self, commands: Sequence[Command], time_left_s: float | None, /) -> Awaitable[list[Outcome]]:
+        """One outcome per command, in order; what is allowed or done is durable when this returns.
 
-        `time_left_s` is the caller's deadline from now. Raises QueueFull when it takes no more; a use that was not
+        `time_left_s` is the caller's deadline from now. Raises QueueFull when it takes no more; a command that was not
         decided has StoreUnavailable or Expired as its outcome.
         """
         ...
@@ -38,6 +39,8 @@ class StoredAccount:
     counters: Counters
     at: datetime
     rates: Rates
+    leases: dict[str, Lease] = field(default_factory=dict)
+    terms: Terms = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,41 @@ class KeyTable(Protocol):
     async def add(self, owners: Mapping[bytes, KeyOwner]) -> None: ...
 
 
+class Leases(Protocol):
+    async def list(
+        self, account_id: str, meter: str, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Lease]:
+        """At most `limit` live ones, ordered by the time they were acquired and their id, after that pair.
+
+        `meter` empty: of every meter.
+        """
+        ...
+
+
 class Accounts(Protocol):
-    async def get(self, account_id: str, key_id: str = "") -> StoredAccount | None:
-        """With its rates: those of the account, and the key's own."""
+    async def get(self, account_id: str, key_id: str = "", /) -> StoredAccount | None:
+        """With its leases, its terms and its rates: those of the account, and the key's own."""
         ...
 
     async def apply(self, snapshots: Iterable[Snapshot]) -> int:
         """Stores what is newer than what is there; returns how many were. Counters stay."""
         ...
+
+
+class Reading(Protocol):
+    """A unit of work, as far as those need it who only read."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def leases(self) -> Leases: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Entitlements(Protocol):

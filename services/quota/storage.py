@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.clock import BusinessClock
 from services.kit.database import UnitOfWork
-from services.quota.domain import KillSwitch, Plan, rate
+from services.quota.domain import KillSwitch, Lease, Plan, rate
 from services.quota.events import Snapshot, to_plan
 from services.quota.ports import KeyOwner, StoredAccount
 
@@ -37,10 +37,17 @@ WHERE NOT EXISTS (SELECT FROM plan WHERE plan.hash = p.hash)
 ORDER BY p.hash ON CONFLICT DO NOTHING
 """)
 _GET = text("""
-SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, clock_timestamp()
+SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, a.terms::text, clock_timestamp()
 FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = :id
 """)
 _RATES = text("SELECT name, key_id, log FROM bucket WHERE account_id = :id AND key_id IN ('', :key_id)")
+# Those that live at :at, by the time they were acquired and their id.
+_LEASES = text("""
+SELECT id, account_id, meter, reserved, acquire_time, expire_time, key_id FROM lease
+WHERE account_id = :id AND expire_time > :at AND (:meter = '' OR meter = :meter)
+  AND (CAST(:after_time AS timestamptz) IS NULL OR (acquire_time, id) > (:after_time, :after_id))
+ORDER BY acquire_time, id LIMIT :limit
+""")
 _PUT_SWITCH = text("""
 INSERT INTO kill_switch AS k (meter, enabled, reason, change_time)
 VALUES (:meter, :enabled, :reason, :change_time)
@@ -87,13 +94,25 @@ class PostgresAccounts:
         row = (await self._connection.execute(_GET, {"id": account_id})).one_or_none()
         if row is None:
             return None
-        version, plan_id, data, anchor, interval, counters, at = row
+        version, plan_id, data, anchor, interval, counters, terms, at = row
+        at += self._offset
         plan = self._plans.get(plan_id) or self._plans.add(plan_id, data)
         rates = {}
         if plan.rates_of:
             kept = await self._connection.execute(_RATES, {"id": account_id, "key_id": key_id})
             rates = {(name, owner): rate.unpack(log) for name, owner, log in kept}
-        return StoredAccount(version, plan, anchor, interval, json.loads(counters), at + self._offset, rates)
+        leases = await LiveLeases(self._connection, at).list(account_id)
+        return StoredAccount(
+            version,
+            plan,
+            anchor,
+            interval,
+            json.loads(counters),
+            at,
+            rates,
+            {lease.id: lease for lease in leases},
+            json.loads(terms),
+        )
 
     async def apply(self, snapshots: Iterable[Snapshot]) -> int:
         newest: dict[str, Snapshot] = {}
@@ -116,6 +135,33 @@ class PostgresAccounts:
             "change_times": [row.change_time for row in rows],
         }
         return int((await self._connection.execute(_APPLY, parameters)).rowcount)
+
+
+class LiveLeases:
+    """Leases that have not expired at `at`, business time."""
+
+    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+        self._connection = connection
+        self._at = at
+
+    async def list(
+        self,
+        account_id: str,
+        meter: str = "",
+        after: tuple[datetime, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Lease]:
+        """See ports.Leases. `limit` None: all of them."""
+        after_time, after_id = after or (None, "")
+        parameters = {
+            "id": account_id,
+            "at": self._at,
+            "meter": meter,
+            "after_time": after_time,
+            "after_id": after_id,
+            "limit": limit,
+        }
+        return [Lease(*row) for row in await self._connection.execute(_LEASES, parameters)]
 
 
 class ApiKeys:
@@ -177,6 +223,7 @@ class QuotaUnitOfWork(UnitOfWork):
 
     accounts: PostgresAccounts
     keys: ApiKeys
+    leases: LiveLeases
     places: Places
     switches: KillSwitches
 
@@ -194,5 +241,6 @@ class QuotaUnitOfWork(UnitOfWork):
     def bind(self, connection: AsyncConnection) -> None:
         self.accounts = PostgresAccounts(connection, self._plans, self._clock.offset())
         self.keys = ApiKeys(connection)
+        self.leases = LiveLeases(connection, self._clock.now())
         self.places = Places(connection)
         self.switches = KillSwitches(connection)

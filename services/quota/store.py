@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,15 +17,19 @@ from typing import Any
 from services.kit import telemetry
 from services.kit.clock import BusinessClock
 from services.kit.failpoint import failpoint
+from services.kit.outbox import Envelope
 from services.quota.answers import from_ledger, to_message
 from services.quota.connection import LaneConnection
-from services.quota.domain import Account, Grant, Opened, Plan, Settled, Use, rate
+from services.quota.domain import Account, Command, Grant, Lease, Opened, Plan, Settled, rate
+from services.quota.events import to_event
 from services.quota.known import Known, KnownAccounts
 from services.quota.storage import Plans
 
 _READING_S = 10.0  # how long the database's clock is gone by from one reading
 
 MOST_RATES = 16  # logs of one account that are kept known: an account may have any number of keys
+# Between the elements of a list, and for an empty one among them: no element holds control characters like these.
+_APART, _NONE = "\x1d", "\x1f"
 _UNREAD = datetime.min.replace(tzinfo=UTC)
 _KINDS = {b"s": "account", b"w": "kill_switch", b"c": "clock", b"k": "key"}
 
@@ -69,15 +73,19 @@ class Batch(Opened):
 class Store:
     """Not for concurrent use: one lane, one batch at a time."""
 
-    def __init__(self, dsn: str, plans: Plans, clock: BusinessClock) -> None:
+    def __init__(
+        self, dsn: str, plans: Plans, clock: BusinessClock, announced: Callable[[], None] = lambda: None
+    ) -> None:
+        """`announced` is called after a commit with events in the outbox."""
         self._plans = plans
         self._clock = clock
+        self._announced = announced
         self._known = KnownAccounts()
         self._wall = _DatabaseClock()
         self._switches: list[str] = []
         self.connection = LaneConnection(dsn)
 
-    async def open(self, uses: Sequence[Use], *, locking: bool = False) -> Batch:
+    async def open(self, uses: Sequence[Command], *, locking: bool = False) -> Batch:
         """The accounts of the uses; with `locking` read under their locks, with the keys that came back."""
         connection, known = self.connection, self._known
         if not connection.is_open:
@@ -85,6 +93,7 @@ class Store:
             self._wall.forget()
             await connection.connect()
         ids = {use.account_id for use in uses}
+        locking = locking or any(use.needs_ledger for use in uses)
         if contended := [each for each in ids if known.is_contended(each)]:
             locking = True
             for account_id in contended:
@@ -112,17 +121,18 @@ class Store:
 
     async def _take_in(self, rows: Iterable[Any], batch: Batch) -> None:
         accounts: list[Any] = []
-        leases: dict[str, list[tuple[Any, ...]]] = {}
+        leases: dict[str, list[Lease]] = {}
         switches: list[str] = []
         for row in rows:
             kind, owner = row[0], row[1]
             if kind == b"a":
                 accounts.append(row)
             elif kind == b"k":
-                grant = Grant(owner, row[9], row[10], row[11], from_ledger(row[15]), row[14])
+                grant = Grant(owner, row[9], row[10], row[11], from_ledger(row[15]), row[14], row[12], row[16])
                 batch.granted[owner, row[9]] = grant
             elif kind == b"l":
-                leases.setdefault(owner, []).append((row[9], row[10], row[11], row[12], row[13], row[14]))
+                lease = Lease(row[9], owner, row[10], row[11], row[12], row[13], row[14])
+                leases.setdefault(owner, []).append(lease)
             elif kind == b"s":
                 switches.append(row[10])
             else:
@@ -138,7 +148,7 @@ class Store:
                 row[1], row[2], row[3], plan, row[5], row[6], row[7], row[8], tuple(leases.get(row[1], ())), {}
             )
 
-    async def _read_rates(self, uses: Iterable[Use], found: dict[str, Known]) -> None:
+    async def _read_rates(self, uses: Iterable[Command], found: dict[str, Known]) -> None:
         asked = {
             (use.account_id, *name)
             for use in uses
@@ -160,35 +170,32 @@ class Store:
 
         False: others changed it meanwhile, and nothing was written.
         """
-        connection, grants = self.connection, settled.grants
-        changed = settled.changed
+        connection, grants, changed = self.connection, settled.grants, settled.changed
         rates = _charged(settled, batch)
         new = [_to_known(changed[each], batch.known[each], rates.get(each, {})) for each in sorted(changed)]
         seen = [batch.known[each] for each in sorted(batch.known.keys() - changed.keys())]
         keys = [] if batch.locked else list(batch.keys)
-        arguments: list[Any] = [
+        arguments = [
             batch.wall,
-            self._switches,
-            [entry.id for entry in seen],
-            [entry.rev for entry in seen],
-            [owner for owner, _ in keys],
-            [key for _, key in keys],
-            [entry.id for entry in new],
-            [entry.rev - 1 for entry in new],
-            [entry.counters for entry in new],
-            [entry.terms for entry in new],
-            [grant.account_id for grant in grants],
-            [grant.key for grant in grants],
-            [grant.meter for grant in grants],
-            [grant.amount for grant in grants],
-            [to_message(grant.answer).SerializeToString() for grant in grants],
-            [grant.key_id for grant in grants],
+            "".join([each + _APART for each in self._switches]) or None,
+            _list([entry.id for entry in seen]),
+            _list([str(entry.rev) for entry in seen]),
+            _list([owner for owner, _ in keys]),
+            _list([key for _, key in keys]),
+            _list([entry.id for entry in new]),
+            _list([str(entry.rev - 1) for entry in new]),
+            _list([entry.counters for entry in new]),
+            _list([entry.terms for entry in new]),
+            _list([grant.account_id for grant in grants]),
+            _list([grant.key for grant in grants]),
+            _list([grant.meter for grant in grants]),
+            _list([str(grant.amount) for grant in grants]),
+            _list([to_message(grant.answer).SerializeToString().hex() for grant in grants]),
+            _list([grant.key_id or _NONE for grant in grants]),
             batch.wall.date(),
             batch.at,
+            *_rest(settled, rates),
         ]
-        if rates:
-            buckets = [(each, *name, log) for each, logs in rates.items() for name, log in logs.items()]
-            arguments += [*_columns(buckets, 4), *_columns([], 16)]
         if new:
             # Noted before it is sent: an answer that never comes must be asked for by this number.
             connection.sent = connection.committed + 1
@@ -207,6 +214,8 @@ class Store:
         for entry in (*seen, *new):
             if not self._known.is_contended(entry.id):
                 self._known.keep(entry)
+        if settled.announcements:
+            self._announced()
         return True
 
     async def _doubt(self, verdict: bytes, stale: Iterable[str]) -> None:
@@ -219,17 +228,34 @@ class Store:
 
 
 def _to_account(entry: Known, at: datetime) -> Account:
-    rates = {name: rate.unpack(log) for name, log in entry.rates.items() if log}
     return Account(
-        entry.id, entry.version, entry.plan, entry.anchor, entry.interval, _decode(entry.counters)[0], at, rates
+        entry.id,
+        entry.version,
+        entry.plan,
+        entry.anchor,
+        entry.interval,
+        _decode(entry.counters)[0],
+        at,
+        {name: rate.unpack(log) for name, log in entry.rates.items() if log} if entry.rates else {},
+        {lease.id: lease for lease in entry.leases} if entry.leases else {},
+        _decode(entry.terms)[0] if entry.terms != "{}" else {},
     )
 
 
 def _to_known(account: Account, before: Known, rates: Mapping[tuple[str, str], bytes]) -> Known:
     """The account as it will be once it is saved."""
     kept = before.rates if len(before.rates) <= MOST_RATES else {}
-    return before._replace(
-        rev=before.rev + 1, counters=_encode(account.counters), rates={**kept, **rates} if rates else before.rates
+    return Known(
+        before.id,
+        before.rev + 1,
+        before.version,
+        before.plan,
+        before.anchor,
+        before.interval,
+        _encode(account.counters),
+        _encode(account.terms) if account.terms else "{}",
+        tuple(account.leases.values()),
+        {**kept, **rates} if rates else before.rates,
     )
 
 
@@ -240,7 +266,8 @@ def _charged(settled: Settled, batch: Batch) -> dict[str, dict[tuple[str, str], 
         account = batch.accounts[grant.account_id]
         if account.plan.rates_of:
             for name in _rates_of(account.plan, grant.meter, grant.key_id):
-                charged.setdefault(account.id, {})[name] = rate.pack(account.rates[name])
+                if (log := account.rates.get(name)) is not None:
+                    charged.setdefault(account.id, {})[name] = rate.pack(log)
     return charged
 
 
@@ -248,5 +275,38 @@ def _rates_of(plan: Plan, meter: str, key_id: str) -> list[tuple[str, str]]:
     return [(limit.name, key_id if limit.per_key else "") for limit in plan.rates_of.get(meter, ())]
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _rest(settled: Settled, rates: Mapping[str, Mapping[tuple[str, str], bytes]]) -> list[Any]:
+    """What few batches have to write; empty when this one has none of it."""
+    leases = settled.opened + settled.renewed
+    taken_back = settled.reversed + [(grant.account_id, grant.key) for grant in settled.grants if grant.reversed]
+    if not (rates or leases or settled.ended or taken_back or settled.announcements):
+        return []
+    buckets = [(each, *name, log) for each, logs in rates.items() for name, log in logs.items()]
+    events = [Envelope.of(to_event(each), each.account_id) for each in settled.announcements]
+    return [
+        _list([bucket[0] for bucket in buckets]),
+        _list([bucket[1] for bucket in buckets]),
+        _list([bucket[2] or _NONE for bucket in buckets]),
+        _list([bucket[3].hex() for bucket in buckets]),
+        _list([lease.account_id for lease in leases]),
+        _list([lease.id for lease in leases]),
+        _list([lease.meter for lease in leases]),
+        _list([str(lease.reserved) for lease in leases]),
+        [lease.acquire_time for lease in leases],
+        [lease.expire_time for lease in leases],
+        _list([lease.key_id or _NONE for lease in leases]),
+        _list([account_id for account_id, _ in settled.ended]),
+        _list([lease_id for _, lease_id in settled.ended]),
+        _list([account_id for account_id, _ in taken_back]),
+        _list([key for _, key in taken_back]),
+        _list([event.id for event in events]),
+        _list([event.type for event in events]),
+        _list([event.subject for event in events]),
+        _list([event.account_id for event in events]),
+        _list([event.data.hex() for event in events]),
+    ]
+
+
+def _list(elements: list[str]) -> str | None:
+    """As `quota_save` takes it."""
+    return _APART.join(elements) if elements else None

@@ -1,21 +1,47 @@
 """Pure decisions: no I/O and no clock of its own. The caller brings the state and the instant."""
 
-from services.quota.domain.account import Account, Counters, Rates
-from services.quota.domain.batch import Grant, Opened, Outcome, Settled, Unknown, Use, settle
-from services.quota.domain.decision import Decision, LimitState, Refused, charge, decide
+from services.quota.domain.account import Account, Counters, Rates, Terms
+from services.quota.domain.allowance import LEDGER_MARK, Adjusted, AllowanceState, allowance_states
+from services.quota.domain.announcement import Announcement, CapReached, UsageRecorded, UsageThresholdReached
+from services.quota.domain.batch import settle
+from services.quota.domain.command import (
+    Acquire,
+    AdjustAllowance,
+    Command,
+    Release,
+    Renew,
+    Reverse,
+    SetCap,
+    Settle,
+    Use,
+)
+from services.quota.domain.decision import Decision, LimitState, Refused, charge, decide, limit_states
 from services.quota.domain.kill_switch import ALL, KILL_SWITCH, KillSwitch
+from services.quota.domain.lease import Lease
+from services.quota.domain.leasing import SETTLED
 from services.quota.domain.period import Period, Span, billing_span, month_span
 from services.quota.domain.plan import Kind, Limit, Meter, Plan, Refusal
+from services.quota.domain.work import Grant, Opened, Outcome, Reversal, Settled, Unknown
 
 __all__ = [
     "ALL",
     "KILL_SWITCH",
+    "LEDGER_MARK",
+    "SETTLED",
     "Account",
+    "Acquire",
+    "AdjustAllowance",
+    "Adjusted",
+    "AllowanceState",
+    "Announcement",
+    "CapReached",
+    "Command",
     "Counters",
     "Decision",
     "Grant",
     "KillSwitch",
     "Kind",
+    "Lease",
     "Limit",
     "LimitState",
     "Meter",
@@ -26,13 +52,24 @@ __all__ = [
     "Rates",
     "Refusal",
     "Refused",
+    "Release",
+    "Renew",
+    "Reversal",
+    "Reverse",
+    "SetCap",
+    "Settle",
     "Settled",
     "Span",
+    "Terms",
     "Unknown",
+    "UsageRecorded",
+    "UsageThresholdReached",
     "Use",
+    "allowance_states",
     "billing_span",
     "charge",
     "decide",
+    "limit_states",
     "month_span",
     "settle",
 ]

@@ -1,12 +1,14 @@
-"""An account as one decision sees it: its plan and its counters, at an instant."""
+"""An account as one decision sees it: its plan, its counters and what it holds, at an instant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
+from services.quota.domain.lease import Lease
 from services.quota.domain.period import LIFETIME, Period, Span, billing_span, month_span
 from services.quota.domain.plan import Limit, Plan
 from services.quota.domain.rate import Log
@@ -15,11 +17,16 @@ from services.quota.domain.rate import Log
 Counters = dict[str, dict[str, list[int]]]
 # (name of the rate, id of the API key or empty) → what was granted in the last window
 Rates = dict[tuple[str, str], Log]
+# What the account set on itself and what was noted about it, as JSON; see `cap`, `allowance`, `announcement`.
+Terms = dict[str, Any]
 
 
 @dataclass
 class Account:
-    """State read under the account's lock. `at` is business time, UTC; counters change only through `charge`."""
+    """State read under the account's lock. `at` is business time, UTC; counters change only through `charge`.
+
+    `leases` may hold expired ones: they count for nothing.
+    """
 
     id: str
     version: int
@@ -29,7 +36,10 @@ class Account:
     counters: Counters
     at: datetime
     rates: Rates = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    terms: Terms = field(default_factory=dict)
     spans: Mapping[Period, Span] = field(init=False)
+    _held: dict[str, list[int]] | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.anchor is None or not self.interval:
@@ -39,7 +49,7 @@ class Account:
             self.spans = {Period.MONTH: month_span(self.at), Period.BILLING: billing, Period.LIFETIME: LIFETIME}
 
     def used(self, meter: str, period: Period) -> int:
-        """Units used of the meter in the span that runs now."""
+        """Units counted of the meter in the span that runs now."""
         cells = self.counters.get(meter)
         if cells is None or (cell := cells.get(period)) is None:
             return 0
@@ -50,6 +60,50 @@ class Account:
     def log(self, rate: Limit, key_id: str) -> Log:
         """What was granted under the rate. Uses without an API key share a log of their own."""
         return self.rates.get((rate.name, key_id if rate.per_key else ""), [])
+
+    def live(self, lease_id: str) -> Lease | None:
+        """The lease, unless it ended or expired."""
+        lease = self.leases.get(lease_id)
+        return lease if lease is not None and lease.expire_time > self.at else None
+
+    def slots(self, meters: Iterable[str]) -> int:
+        """Live leases of the meters."""
+        held = self._holds()
+        return sum(held[meter][0] for meter in meters if meter in held)
+
+    def reserved(self, meters: Iterable[str]) -> int:
+        """Units that live leases of the meters hold."""
+        held = self._holds()
+        return sum(held[meter][1] for meter in meters if meter in held)
+
+    def hold(self, lease: Lease) -> None:
+        """Adds a live lease, or puts it in the place of its former self."""
+        self.end(lease.id)
+        self.leases[lease.id] = lease
+        held = self._holds().setdefault(lease.meter, [0, 0])
+        held[0] += 1
+        held[1] += lease.reserved
+
+    def end(self, lease_id: str) -> None:
+        """What it held is free. One that is not there, or that expired, held nothing."""
+        lease = self.live(lease_id)
+        held = self._holds()
+        self.leases.pop(lease_id, None)
+        if lease is not None:
+            held[lease.meter][0] -= 1
+            held[lease.meter][1] -= lease.reserved
+
+    def _holds(self) -> dict[str, list[int]]:
+        """Meter → [live leases, units in reserve]: counted once, for an account may hold thousands."""
+        held = self._held
+        if held is None:
+            held = self._held = {}
+            for lease in self.leases.values():
+                if lease.expire_time > self.at:
+                    each = held.setdefault(lease.meter, [0, 0])
+                    each[0] += 1
+                    each[1] += lease.reserved
+        return held
 
 
 @lru_cache(maxsize=16)  # a batch has one instant

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.quota.domain import rate
 from services.quota.domain.account import Account
+from services.quota.domain.cap import in_force
 from services.quota.domain.kill_switch import ALL, KILL_SWITCH
-from services.quota.domain.period import Period
+from services.quota.domain.lease import Lease
+from services.quota.domain.period import Period, moment
 from services.quota.domain.plan import Kind, Limit, Meter, Refusal
 from services.quota.errors import CounterFull, UnknownMeter
 
 # What a counter can hold: the contract's int64.
 COUNTER_MAX = 2**63 - 1
 
-# Limits that a counter decides. Rates keep a log; leases keep other state. Each has its place in the order of `Kind`.
-_COUNTED = (Kind.QUOTA, Kind.CAP)
-
 
 @dataclass
 class LimitState:
     """A limit as it stands after a decision. `limit` None: unlimited. `reset` None: never.
 
-    A rate has a `window`; with nothing used in it there is nothing to reset.
+    A rate has a `window`; with nothing used in it there is nothing to reset. `used` of a quota or a cap contains what
+    live leases hold in reserve; of concurrency it is the live leases. `auto_stop`: a cap that refuses.
     """
 
     name: str
@@ -37,6 +37,8 @@ class LimitState:
     limit: int | None
     reset: datetime | None
     window: timedelta | None = None
+    kind: Kind = Kind.QUOTA
+    auto_stop: bool = False
 
     @property
     def remaining(self) -> int | None:
@@ -63,6 +65,11 @@ class Decision:
     limits: list[LimitState]
     refused: Refused | None = None
     replayed: bool = False
+    # Units of this use beyond those that the plan includes in its billing period; 0 where they cost nothing.
+    overage_units: int = 0
+    # Allowed without the store, which could not be reached: nothing was counted.
+    unverified: bool = False
+    lease: Lease | None = None
     # What storage or transport made of it, so that ledger and caller get the same without making it twice.
     rendered: Any = field(default=None, compare=False, repr=False)
 
@@ -72,54 +79,117 @@ class Decision:
 
 
 def decide(
-    account: Account, meter_name: str, amount: int, *, switches: Collection[str] = (), key_id: str = ""
+    account: Account,
+    meter_name: str,
+    amount: int,
+    *,
+    switches: Collection[str] = (),
+    key_id: str = "",
+    reserve: int = 0,
+    slot: bool = False,
 ) -> Decision:
-    """Whether the account may use `amount` units (≥ 1) of the meter at `account.at`. Changes nothing.
+    """Whether the account may use `amount` units of the meter at `account.at`. Changes nothing.
 
     `switches` are the kill switches that are thrown: names of meters, or `ALL`. `key_id` is the API key that the use
-    came with.
-    Raises UnknownMeter, CounterFull.
+    came with. For a lease `reserve` units more have to fit quotas and caps, and `slot` asks for a place in the meter's
+    concurrency. Raises UnknownMeter, CounterFull.
     """
     plan = account.plan
-    meter = plan.meters.get(meter_name)
-    if meter is None:
+    rules = plan.rules.get(meter_name)
+    if rules is None:
         raise UnknownMeter(meter_name)
-    refused = _closed(account, meter, switches)
-    rates = plan.rates_of.get(meter_name, ())
-    if rates and refused is None:
-        refused = _too_fast(account, rates, amount, key_id)
-    weighed = [(limit, _used(account, limit)) for limit in plan.limits_of[meter_name] if limit.kind in _COUNTED]
-    for limit, used in weighed:
-        if refused is None and limit.limit is not None and used + amount > limit.limit:
-            refused = _refusal(account, limit.name, limit.refusal, _retry_after(account, limit, amount))
-    counted = amount if refused is None else 0
-    if counted and account.used(meter_name, Period.LIFETIME) > COUNTER_MAX - counted:
-        raise CounterFull(meter_name)
-    states = [
-        LimitState(limit.name, min(COUNTER_MAX, used + counted), limit.limit, _reset(account, limit))
-        for limit, used in weighed
-    ]
-    if rates:
-        states[:0] = [_rate_state(account, each, counted, key_id) for each in rates]
-    return Decision(plan.tier, account.version, states, refused)
+    refused = _closed(account, rules.meter, switches) if switches or rules.meter.gate else None
+    if rules.rates and refused is None and amount:
+        refused = _too_fast(account, rules.rates, amount, key_id)
+    wanted, leases, terms = amount + reserve, account.leases, account.terms
+    states = []
+    for limit in rules.counted:
+        used = _used(account, limit)
+        most, stops = in_force(account, limit) if terms and limit.is_cap else (limit.limit, True)
+        if refused is None and most is not None and used + wanted > most and wanted and stops:
+            refused = _refusal(account, limit, _retry_after(account, limit, most, used, wanted))
+        states.append(
+            LimitState(limit.name, used, most, _reset(account, limit), None, limit.kind, limit.is_cap and stops)
+        )
+    for limit in rules.slots:
+        live = account.slots(limit.meters) if leases else 0
+        if refused is None and slot and limit.limit is not None and live >= limit.limit:
+            refused = _refusal(account, limit, _slot_after(account, limit, limit.limit))
+        states.append(LimitState(limit.name, live, limit.limit, None, None, Kind.CONCURRENCY))
+    counted = overage = 0
+    if refused is None:
+        counted = amount
+        held = account.reserved((meter_name,)) if leases else 0
+        if account.used(meter_name, Period.LIFETIME) > COUNTER_MAX - wanted - held:
+            raise CounterFull(meter_name)
+        for state in states:
+            if state.kind is not Kind.CONCURRENCY:
+                state.used = min(COUNTER_MAX, state.used + wanted)
+            elif slot:
+                state.used += 1
+        if rules.sold:
+            before = account.used(meter_name, Period.BILLING)
+            overage = max(0, before + amount - max(before, rules.meter.included_units))
+    if rules.rates:
+        states[:0] = [_rate_state(account, each, counted, key_id) for each in rules.rates]
+    return Decision(plan.tier, account.version, states, refused, False, overage)
+
+
+def limit_states(account: Account, meter_name: str, key_id: str = "") -> list[LimitState]:
+    """The limits of a meter as they stand, when nothing is asked. Empty when the plan has no such meter."""
+    return decide(account, meter_name, 0, key_id=key_id).limits if meter_name in account.plan.rules else []
 
 
 def charge(account: Account, meter_name: str, amount: int, key_id: str = "") -> None:
-    """Counts units that were allowed, in every period at once, so a plan that changes the period finds them."""
-    cells = account.counters.setdefault(meter_name, {})
-    for period, span in account.spans.items():
-        cells[period] = [span.start, account.used(meter_name, period) + amount]
+    """Counts units that were allowed."""
+    count(account, meter_name, amount)
     for each in account.plan.rates_of.get(meter_name, ()):
         log = account.rates.setdefault((each.name, key_id if each.per_key else ""), [])
         rate.add(log, each.limit or 0, each.window_us, rate.instant(account.at), amount)
 
 
+def count(account: Account, meter_name: str, amount: int) -> None:
+    """In every period at once, so that a plan that changes the period finds them. Not in rates."""
+    cells = account.counters.get(meter_name)
+    if cells is None:
+        cells = account.counters[meter_name] = {}
+    for period, span in account.spans.items():
+        cell = cells.get(period)
+        # See Account.used for which cells still count.
+        cells[period] = [span.start, amount if cell is None or cell[0] < span.start else cell[1] + amount]
+
+
+def counted_units(account: Account, limit: Limit) -> int:
+    """Units counted of all the limit's meters in its period, without what leases hold."""
+    if len(limit.meters) == 1:
+        return account.used(limit.meters[0], limit.period)
+    return sum(account.used(meter, limit.period) for meter in limit.meters)
+
+
+def cap_state(account: Account, limit: Limit) -> LimitState:
+    """A cap as it stands."""
+    most, stops = in_force(account, limit)
+    return LimitState(limit.name, _used(account, limit), most, _reset(account, limit), None, limit.kind, stops)
+
+
+def refusal_of(
+    account: Account, name: str, refusal: Refusal, retry_after: timedelta | None = None, *, pay: bool = True
+) -> Refused:
+    # 402 asks for money: only then does the way to pay belong into the answer, and only if paying helps.
+    billing_url = account.plan.billing_url if refusal.http_status == 402 and pay else ""
+    return Refused(name, refusal, billing_url, account.plan.support_contact, retry_after)
+
+
+def _refusal(account: Account, limit: Limit, retry_after: timedelta | None) -> Refused:
+    return refusal_of(account, limit.name, limit.refusal, retry_after, pay=not limit.is_cap)
+
+
 def _closed(account: Account, meter: Meter, switches: Collection[str]) -> Refused | None:
     """Refusals that no number changes: the kill switch, then the gate."""
     if switches and (ALL in switches or meter.name in switches):
-        return _refusal(account, KILL_SWITCH, meter.suspended)
+        return refusal_of(account, KILL_SWITCH, meter.suspended)
     if meter.gate and not account.plan.gates.get(meter.gate, False):
-        return _refusal(account, meter.gate, meter.gate_refusal)
+        return refusal_of(account, meter.gate, meter.gate_refusal)
     return None
 
 
@@ -130,37 +200,55 @@ def _too_fast(account: Account, rates: tuple[Limit, ...], amount: int, key_id: s
     late = next((each for each, wait in zip(rates, waits, strict=True) if wait is None or wait), None)
     if late is None:
         return None
-    return _refusal(account, late.name, late.refusal, None if None in waits else max(filter(None, waits)))
+    return _refusal(account, late, None if None in waits else max(filter(None, waits)))
 
 
 def _rate_state(account: Account, each: Limit, counted: int, key_id: str) -> LimitState:
     now, log = rate.instant(account.at), account.log(each, key_id)
     used = rate.used(log, each.window_us, now) + counted
     reset = rate.reset(log, each.limit or 0, each.window_us, now, counted)
-    return LimitState(each.name, used, each.limit, reset, each.window)
-
-
-def _refusal(account: Account, name: str, refusal: Refusal, retry_after: timedelta | None = None) -> Refused:
-    # 402 asks for money: only then does the way to pay belong into the answer.
-    billing_url = account.plan.billing_url if refusal.http_status == 402 else ""
-    return Refused(name, refusal, billing_url, account.plan.support_contact, retry_after)
+    return LimitState(each.name, used, each.limit, reset, each.window, Kind.RATE)
 
 
 def _used(account: Account, limit: Limit) -> int:
-    """Units of all the limit's meters in its period."""
-    if len(limit.meters) == 1:
-        return account.used(limit.meters[0], limit.period)
-    return min(COUNTER_MAX, sum(account.used(meter, limit.period) for meter in limit.meters))
+    """With what live leases hold, which counts in whatever period runs."""
+    used = counted_units(account, limit)
+    if account.leases:
+        used += account.reserved(limit.meters)
+    return used if used <= COUNTER_MAX else COUNTER_MAX
 
 
 def _reset(account: Account, limit: Limit) -> datetime | None:
     end = account.spans[limit.period].end
-    return None if end is None else datetime.fromtimestamp(end, UTC)
+    return None if end is None else moment(end)
 
 
-def _retry_after(account: Account, limit: Limit, amount: int) -> timedelta | None:
-    """Until the limit starts from zero, if the amount fits then."""
-    reset = _reset(account, limit)
-    if reset is None or limit.limit is None or amount > limit.limit:
+def _retry_after(account: Account, limit: Limit, most: int, used: int, wanted: int) -> timedelta | None:
+    """Until the amount fits by time alone: leases expire and give back their reserve, a new period starts from zero."""
+    if wanted > most:
         return None
-    return reset - account.at
+    reset = _reset(account, limit)
+    if not account.leases:
+        return None if reset is None else reset - account.at
+    steps = [(lease.expire_time, lease.reserved) for lease in _live(account, limit) if lease.reserved]
+    if reset is not None:
+        steps.append((reset, used - sum(reserved for _, reserved in steps)))
+    for when, freed in sorted(steps):
+        used -= freed
+        if used + wanted <= most:
+            return when - account.at
+    return None
+
+
+def _slot_after(account: Account, limit: Limit, most: int) -> timedelta | None:
+    """Until so many leases have expired that one more fits: one, unless the limit was lowered."""
+    if most == 0:
+        return None
+    ends = sorted(lease.expire_time for lease in _live(account, limit))
+    return ends[len(ends) - most] - account.at
+
+
+def _live(account: Account, limit: Limit) -> list[Lease]:
+    return [
+        lease for lease in account.leases.values() if lease.expire_time > account.at and lease.meter in limit.meters
+    ]

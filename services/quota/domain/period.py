@@ -26,6 +26,12 @@ class Span:
 LIFETIME = Span(0, None)
 
 
+@lru_cache(maxsize=1024)  # few spans run at once
+def moment(second: int) -> datetime:
+    """A span's start or end as a time in UTC."""
+    return datetime.fromtimestamp(second, UTC)
+
+
 def month_span(at: datetime) -> Span:
     """The UTC calendar month around `at`."""
     return _month(at.year, at.month)

@@ -13,14 +13,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.clock import BusinessClock
-from services.kit.errors import TollwayError
 from services.quota.domain import Decision, Outcome, Unknown, Use
 from services.quota.errors import KeyReused, UnknownMeter
 from services.quota.lane import Lane
 from services.quota.maintenance import make_days
 from services.quota.storage import Plans
 from services.quota.store import Store
-from tests.contract.quota.model import ModelDecider
+from tests.contract.quota.model import ModelDecider, plain
 from tests.integration.quota import world
 
 LIMITS: dict[str, int | None] = {"acct_a": 10, "acct_b": 0, "acct_c": None, "acct_d": 100, "acct_r": 30}
@@ -193,15 +192,3 @@ async def test_it_agrees_with_the_model_over_a_random_story(decider: Decider) ->
         assert [plain(outcome) for outcome in got] == [plain(outcome) for outcome in expected]
     for account_id in LIMITS:
         assert await decider.total(account_id) == await model.total(account_id)
-
-
-def plain(outcome: Outcome) -> tuple[object, ...]:
-    """What of an outcome does not depend on the instant."""
-    if isinstance(outcome, TollwayError):
-        return (outcome.code, outcome.error_reason, outcome.field)
-    if isinstance(outcome, Unknown):
-        return ("unknown",)
-    shown = [
-        (state.name, state.used, state.limit, state.remaining, state.window or state.reset) for state in outcome.limits
-    ]
-    return (outcome.allowed, outcome.replayed, outcome.tier, outcome.version, shown)

@@ -1,0 +1,130 @@
+"""What others hear of an account's use: thresholds, its own caps, and totals of periods that are over.
+
+What was announced is noted in the account's terms, so that it is announced once: `{"marks": {name of the limit:
+[start of the period, [percentages]]}}`, and `reached` in the setting of a cap (see `cap`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from services.quota.domain.account import Account
+from services.quota.domain.cap import in_force, own_cap, own_units
+from services.quota.domain.decision import counted_units
+from services.quota.domain.period import Period, Span, billing_span, moment, month_span
+from services.quota.domain.plan import Limit, Rules
+
+
+@dataclass
+class UsageThresholdReached:
+    """Use came to `percent` of a limit. Times in UTC; `period_end` None: the period never ends."""
+
+    account_id: str
+    limit_name: str
+    meters: tuple[str, ...]
+    percent: int
+    used: int
+    limit: int
+    period_start: datetime
+    period_end: datetime | None
+    tier: str
+    reach_time: datetime
+
+
+@dataclass
+class CapReached:
+    """Use came to the cap that the account set on itself. `auto_stop`: uses are refused from now on."""
+
+    account_id: str
+    limit_name: str
+    meters: tuple[str, ...]
+    used: int
+    limit: int
+    auto_stop: bool
+    period_start: datetime
+    period_end: datetime | None
+    reach_time: datetime
+
+
+@dataclass
+class UsageRecorded:
+    """Units of a meter since `period_start`, as of `record_time`. `final`: the period is over."""
+
+    account_id: str
+    meter: str
+    used: int
+    period_start: datetime
+    period_end: datetime | None
+    record_time: datetime
+    final: bool
+
+
+Announcement = UsageThresholdReached | CapReached | UsageRecorded
+
+
+def ended_period(account: Account, meter: str) -> UsageRecorded | None:
+    """The total of the billing period that was counted last, when it is over. To be asked before the next is begun."""
+    cell = account.counters.get(meter, {}).get(Period.BILLING)
+    if cell is None or cell[0] >= account.spans[Period.BILLING].start:
+        return None
+    start = moment(cell[0])
+    if account.anchor is None or not account.interval:
+        span = month_span(start)
+    else:
+        span = billing_span(account.anchor, account.interval, start)
+    end = None if span.end is None else moment(span.end)
+    return UsageRecorded(account.id, meter, cell[1], start, end, account.at, final=True)
+
+
+def passed(account: Account, rules: Rules, amount: int) -> list[Announcement]:
+    """What counting `amount` units of the meter, just now, has come to. Notes it as announced."""
+    told: list[Announcement] = []
+    for limit in rules.counted:
+        own = own_cap(account, limit) if account.terms and limit.is_cap else None
+        if not limit.warn_percent and own is None:
+            continue
+        after = counted_units(account, limit)
+        most = in_force(account, limit)[0] if own is not None else limit.limit
+        for percent in limit.warn_percent if most is not None else ():
+            assert most is not None  # noqa: S101 - the line above says so
+            if after - amount < -(-most * percent // 100) <= after and _mark(account, limit, percent):
+                told.append(_threshold(account, limit, percent, after, most))
+        if own is not None and (reached := reached_cap(account, limit, own)) is not None:
+            told.append(reached)
+    return told
+
+
+def reached_cap(account: Account, limit: Limit, own: dict[str, Any]) -> CapReached | None:
+    """When use has come to the account's own cap and that was not said in this period. Notes it as said."""
+    span, units, used = account.spans[limit.period], own_units(account, own), counted_units(account, limit)
+    if units is None or used < units or own.get("reached", -1) >= span.start:
+        return None
+    own["reached"] = span.start
+    start, end = _bounds(span)
+    return CapReached(account.id, limit.name, limit.meters, used, units, bool(own["auto_stop"]), start, end, account.at)
+
+
+def _threshold(account: Account, limit: Limit, percent: int, used: int, most: int) -> UsageThresholdReached:
+    start, end = _bounds(account.spans[limit.period])
+    return UsageThresholdReached(
+        account.id, limit.name, limit.meters, percent, used, most, start, end, account.plan.tier, account.at
+    )
+
+
+def _mark(account: Account, limit: Limit, percent: int) -> bool:
+    """False: it was announced in this period. A limit that changes since must not repeat it."""
+    marks = account.terms.setdefault("marks", {})
+    start = account.spans[limit.period].start
+    mark = marks.get(limit.name)
+    if mark is None or mark[0] < start:
+        mark = marks[limit.name] = [start, []]
+    if percent in mark[1]:
+        return False
+    mark[1].append(percent)
+    return True
+
+
+def _bounds(span: Span) -> tuple[datetime, datetime | None]:
+    return moment(span.start), None if span.end is None else moment(span.end)
