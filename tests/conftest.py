@@ -5,11 +5,32 @@ from __future__ import annotations
 import pytest
 
 from tests.infra import choice
-from tests.infra.processes import mailbox, sandbox
-from tests.infra.servers import database, nats_url, postgres
+from tests.infra.processes import mailbox, mailbox_process, sandbox
+from tests.infra.servers import (
+    billing_database,
+    database,
+    nats_url,
+    notify_database,
+    postgres,
+    quota_database,
+    templates,
+)
 from tests.infra.stack import own_stack, stack
 
-__all__ = ["database", "mailbox", "nats_url", "own_stack", "postgres", "sandbox", "stack"]
+__all__ = [
+    "billing_database",
+    "database",
+    "mailbox",
+    "mailbox_process",
+    "nats_url",
+    "notify_database",
+    "own_stack",
+    "postgres",
+    "quota_database",
+    "sandbox",
+    "stack",
+    "templates",
+]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from services.billing.application.sync import HOLD, sync
 from services.billing.errors import EventMalformed, LivemodeMismatch, SignatureInvalid
 from tests.fakes.payments import START
+from tests.infra.servers import Templates
 from tests.integration.billing.conftest import Billing, event, running_billing, signed
 
 
@@ -237,25 +238,16 @@ ACTIONS = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(actions=ACTIONS, heard=st.lists(st.integers(0, 3), min_size=14, max_size=14))
 def test_whatever_is_lost_doubled_or_late_one_last_event_brings_local_state_to_stripes(
-    postgres: str, actions: list[str], heard: list[int]
+    templates: Templates, actions: list[str], heard: list[int]
 ) -> None:
     """DESIGN §11.10 and 11.11: `heard` says how many of an action's webhooks arrive, none included."""
-    asyncio.run(_story(postgres, actions, heard))
+    with templates.copy("billing") as dsn:
+        asyncio.run(_story(dsn, actions, heard))
 
 
-async def _story(postgres: str, actions: list[str], heard: list[int]) -> None:
-    import uuid
-
-    from local.postgres import service_dsn
-    from tests.infra.servers import execute
-
-    name = f"story_{uuid.uuid4().hex[:16]}"
-    await execute(postgres, f'CREATE DATABASE "{name}"')
-    try:
-        async with running_billing(service_dsn(postgres, name)) as billing:
-            await _play(billing, actions, heard)
-    finally:
-        await execute(postgres, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+async def _story(dsn: str, actions: list[str], heard: list[int]) -> None:
+    async with running_billing(dsn) as billing:
+        await _play(billing, actions, heard)
 
 
 async def _play(billing: Billing, actions: list[str], heard: list[int]) -> None:

@@ -197,7 +197,7 @@ class Notify:
 
 
 @pytest.fixture
-def make_notify(database: str, nats_url: str, smtp_port: int, tmp_path: Path) -> Iterator[Callable[..., Notify]]:
+def make_notify(notify_database: str, nats_url: str, smtp_port: int, tmp_path: Path) -> Iterator[Callable[..., Notify]]:
     made: list[Notify] = []
 
     def make(**extra: str) -> Notify:
@@ -205,7 +205,7 @@ def make_notify(database: str, nats_url: str, smtp_port: int, tmp_path: Path) ->
         (folder / "failpoints").mkdir(parents=True)
         env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")} | {
             "TOLLWAY_LOCAL": "1",
-            "TOLLWAY_NOTIFY_DSN": database,
+            "TOLLWAY_NOTIFY_DSN": notify_database,
             "TOLLWAY_NOTIFY_PORT": str(ports.reserve()),
             "TOLLWAY_NOTIFY_METRICS_PORT": "0",
             "TOLLWAY_NATS_URL": nats_url,
@@ -256,8 +256,8 @@ async def publish(nats_url: str) -> AsyncIterator[Publish]:
 
 
 @pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.replace("+asyncpg", ""))
+async def sql(notify_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(notify_database.replace("+asyncpg", ""))
     yield connection
     await connection.close()
 
