@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.infra import choice
@@ -31,6 +33,11 @@ __all__ = [
     "stack",
     "templates",
 ]
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell that starts us in the background makes us, and every process that we start, deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

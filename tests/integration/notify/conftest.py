@@ -107,7 +107,8 @@ class _Controller(Controller):
     async def _hang_up(self) -> None:
         for protocol in self._protocols:
             if protocol.transport is not None:
-                protocol.transport.abort()  # type: ignore[attr-defined]
+                with contextlib.suppress(AttributeError):  # Python 3.11's abort of a TLS connection that is closed
+                    protocol.transport.abort()  # type: ignore[attr-defined]
         await asyncio.sleep(0)  # the loop's next turn, in which the transports close
 
 
@@ -214,6 +215,11 @@ async def new_stream(nats_url: str) -> None:
     with contextlib.suppress(NotFoundError):
         await client.jetstream().delete_stream(NAME)
     await client.close()
+
+
+@pytest.fixture
+def smtp_port() -> int:
+    return ports.reserve()
 
 
 @dataclass

@@ -11,14 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from local import ports
 from tests.integration.notify.conftest import Inboxes, Notify, Publish, made, new_stream, paid, serving, until
 from tollway.notify.v1 import notify_pb2 as pb
-
-
-@pytest.fixture
-def smtp_port() -> int:
-    return ports.reserve()
 
 
 @pytest.fixture
