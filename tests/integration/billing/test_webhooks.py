@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -170,25 +171,40 @@ PAYLOAD = event("customer.subscription.updated", {"id": "sub_1", "object": "subs
 
 
 @pytest.mark.parametrize(
-    "signature",
+    "sign",
     [
-        "",
-        "t=,v1=",
-        "v1=abc",
-        "t=1,v1=abc",
-        "t=abc,v1=abc",
-        signed(PAYLOAD, secret="whsec_other"),
-        signed(PAYLOAD + b" "),
-        signed(PAYLOAD, age_s=900),
-        signed(PAYLOAD, age_s=-900),
-        signed(PAYLOAD).replace("v1=", "v0="),
-        "t=99999999999999999999,v1=00",
-        "ü" * 20,
+        lambda: "x",
+        lambda: "t=,v1=",
+        lambda: "v1=abc",
+        lambda: "t=1,v1=abc",
+        lambda: "t=abc,v1=abc",
+        lambda: signed(PAYLOAD, secret="whsec_other"),
+        lambda: signed(PAYLOAD + b" "),
+        lambda: signed(PAYLOAD, age_s=900),
+        lambda: signed(PAYLOAD, age_s=-900),
+        lambda: signed(PAYLOAD).replace("v1=", "v0="),
+        lambda: "t=99999999999999999999,v1=00",
+        lambda: "ü" * 20,
+    ],
+    ids=[
+        "word",
+        "empty",
+        "no-time",
+        "old",
+        "no-number",
+        "other-secret",
+        "other-body",
+        "stale",
+        "future",
+        "other-scheme",
+        "huge",
+        "not-ascii",
     ],
 )
-async def test_a_forged_stale_or_future_signature_stores_nothing(billing: Billing, signature: str) -> None:
+async def test_a_forged_stale_or_future_signature_stores_nothing(billing: Billing, sign: Callable[[], str]) -> None:
+    # Signed now: a run may take longer than a signature is good for.
     with pytest.raises(SignatureInvalid):
-        await billing.hear(PAYLOAD, signature or "x")
+        await billing.hear(PAYLOAD, sign())
     assert await billing.rows("SELECT 1 FROM webhook_event") == []
 
 
