@@ -47,6 +47,8 @@ class LocalSettings:
     database_prefix: str
     # A part that dies this often within 60 s stops everything.
     max_deaths: int
+    # The longest pause before a part that died is started again; the pauses grow from 0.1 s.
+    longest_delay_s: float
     environment: Mapping[str, str]
 
     @property
@@ -73,6 +75,7 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
     postgres_url = _url(given, "TOLLWAY_POSTGRES_URL", ("postgresql",), wrong)
     nats_url = _url(given, "TOLLWAY_NATS_URL", ("nats", "tls"), wrong)
     max_deaths = _number(given, "TOLLWAY_LOCAL_MAX_DEATHS", 5, wrong)
+    longest_delay_ms = _number(given, "TOLLWAY_LOCAL_LONGEST_DELAY_MS", 5000, wrong)
     if wrong:
         raise SettingsError("\n".join(wrong))
 
@@ -110,6 +113,7 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
         catalog=catalog,
         database_prefix=prefix,
         max_deaths=max_deaths,
+        longest_delay_s=longest_delay_ms / 1000,
         environment=environment,
     )
 

@@ -46,12 +46,19 @@ class Supervisor:
     """`start` the parts, `watch` until something fatal happens, `stop`. `say` tells a person, one line at a time."""
 
     def __init__(
-        self, parts: Sequence[Part], environment: Mapping[str, str], state: State, *, max_deaths: int = 5
+        self,
+        parts: Sequence[Part],
+        environment: Mapping[str, str],
+        state: State,
+        *,
+        max_deaths: int = 5,
+        longest_delay_s: float = 5.0,
     ) -> None:
         self._running = {part.name: Running(part) for part in parts}
         self._environment = dict(environment)
         self._state = state
         self._max_deaths = max_deaths
+        self._longest_delay_s = longest_delay_s
         self._began = time.monotonic()
         self._everything_ready = False
         self._keepers: list[asyncio.Task[None]] = []
@@ -195,7 +202,7 @@ class Supervisor:
             one.deaths.popleft()
         if len(one.deaths) >= self._max_deaths:
             raise Fatal(f"{name} died {len(one.deaths)} times within {WINDOW_S:.0f} s, last: {reason}. {words}")
-        delay = min(0.1 * 2 ** (len(one.deaths) - 1), 5.0)
+        delay = min(0.1 * 2 ** (len(one.deaths) - 1), self._longest_delay_s)
         one.restarts += 1
         self._set(one, "restarting")
         self.say(f"  {name} died ({reason}); starting it again in {delay:.1f} s. {self._last_words(one, lines=3)}")

@@ -29,7 +29,13 @@ def main() -> int:
 async def _run(settings: LocalSettings, state: State) -> int:
     environment = local_settings.process_environment(settings)
     state.write_env({**settings.environment, "TOLLWAY_API_URL": settings.gateway_url})
-    supervisor = Supervisor(all_parts(settings, state), environment, state, max_deaths=settings.max_deaths)
+    supervisor = Supervisor(
+        all_parts(settings, state),
+        environment,
+        state,
+        max_deaths=settings.max_deaths,
+        longest_delay_s=settings.longest_delay_s,
+    )
     asked = asyncio.Event()
     asked_at = 0.0
 

@@ -40,10 +40,11 @@ FINAL = {"applied", "ignored", "ignored_foreign", "dead"}
 # Handed to the mail server this long ago and not recorded: whoever did it is gone, and it will be `unknown`.
 _LEFT_SENDING = timedelta(seconds=10)
 
+# Wherever it begins: in a protobuf the byte before may look like a letter.
 _SECRET = re.compile(
-    r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}"
-    r"|\bwhsec_[A-Za-z0-9+/=]{16,}"
-    r"|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+"
+    r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}"
+    r"|whsec_[A-Za-z0-9+/=]{16,}"
+    r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 

@@ -1,7 +1,7 @@
 """Customers that sign up, use and pay while the system is being hurt, and remember what they were told.
 
 A customer retries what was not answered, with the same Idempotency-Key, as a good client does. An answer other than
-the expected one or "not now" is an error of the system, whatever happens to it.
+the expected one, "not now" or "not in time" is an error of the system, whatever happens to it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Client:
     async def ask(
         self, method: str, path: str, want: int, body: Any = None, *, key: str = "", api_key: str = ""
     ) -> Any:
-        """The answer's JSON, as soon as there is one. Raises Refused for another status than `want` or 503."""
+        """The answer's JSON, as soon as there is one. Raises Refused for another status than `want`, 503 or 504."""
         headers = {"Idempotency-Key": key} if key else {}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
@@ -63,7 +63,7 @@ class Client:
                 if answer.status_code == want:
                     return answer.json()
                 said = f"{answer.status_code} {answer.text}"
-                if answer.status_code != 503:
+                if answer.status_code not in {503, 504}:
                     raise Refused(f"{method} {path}: {said}")
             if time.monotonic() > deadline:
                 raise Refused(f"{method} {path}: no answer for {PATIENCE_S:.0f} s, last {said}")

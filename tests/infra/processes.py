@@ -148,11 +148,21 @@ def running_sandbox(folder: Path, webhook_url: str | None = None) -> Iterator[Sa
         end(process)
 
 
-@pytest.fixture
-def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
-    """A mailbox as a process of its own: SMTP at `.smtp_url`, Mailpit's JSON at `.url`."""
+@pytest.fixture(scope="module")
+def mailbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
+    """A mailbox as a process of the module's own."""
     with running_mailbox(tmp_path_factory.mktemp("mailbox")) as running:
         yield running
+
+
+@pytest.fixture
+def mailbox(mailbox_process: Mailbox) -> Mailbox:
+    """A mailbox that runs, holds nothing and refuses nothing: SMTP at `.smtp_url`, Mailpit's JSON at `.url`."""
+    if mailbox_process.process is None or mailbox_process.process.poll() is not None:
+        mailbox_process.start()
+    mailbox_process.refuse(451, 0)
+    mailbox_process.clear()
+    return mailbox_process
 
 
 @pytest.fixture

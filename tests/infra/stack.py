@@ -58,9 +58,11 @@ class Stack:
             "TOLLWAY_FAILPOINTS": str(self.failpoints),
             # Crash tests kill parts far more often than a healthy system would bear.
             "TOLLWAY_LOCAL_MAX_DEATHS": "1000",
+            "TOLLWAY_LOCAL_LONGEST_DELAY_MS": "100",
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._said_before = 0  # how much of the log is of earlier starts
 
     def start(self) -> None:
         """Starts everything and returns when it is ready."""
@@ -71,6 +73,7 @@ class Stack:
         """Starts everything and returns at once."""
         cleared = dict.fromkeys(_NOT_OURS, "") | {f"{name}_FILE": "" for name in _NOT_OURS}
         command = [sys.executable, "-m", "local.up"]
+        self._said_before = self.log.stat().st_size if self.log.exists() else 0
         self._process = start(command, self.log, {**cleared, **self._given})
 
     def wait_ready(self, within: float = 150.0) -> None:
@@ -86,6 +89,10 @@ class Stack:
     def stop(self) -> int:
         """Stops everything as Ctrl-C does and gives the exit code."""
         return 0 if self._process is None else end(self._process)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def supervisor(self) -> subprocess.Popen[bytes]:
@@ -165,6 +172,10 @@ class Stack:
     def arm(self, failpoint: str, passes: int = 0) -> None:
         """Makes the process that next passes this failpoint, `passes` times later, kill itself."""
         (self.failpoints / failpoint).write_text(str(passes))
+
+    def said(self) -> str:
+        """The supervisor's own words since the last start."""
+        return self.log.read_bytes()[self._said_before :].decode(errors="replace")
 
     def logs(self, part: str) -> str:
         path = self.folder / "state" / "logs" / f"{part}.log"

@@ -60,7 +60,7 @@ async def decider(request: pytest.FixtureRequest) -> AsyncIterator[Decider]:
     if request.param == "model":
         yield ModelDecider(LIMITS, RATES)
         return
-    dsn = request.getfixturevalue("database")
+    dsn = request.getfixturevalue("quota_database")
     async with world.tables(dsn) as engine:
         for name, limit in LIMITS.items():
             burst, per_key = RATES.get(name, (None, None))

@@ -22,11 +22,9 @@ from services.billing.application.context import Context
 from services.billing.application.sync import HOLD, assign_unowned, sync
 from services.billing.catalog import load_catalog
 from services.billing.events import Announcer
-from services.billing.main import MIGRATIONS
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
 from services.billing.vault import Vault
-from services.kit import migrate
 from services.kit.clock import WallClock
 from services.kit.database import create_engine
 from tests.fakes.payments import FakePayments
@@ -115,7 +113,6 @@ class Billing:
 @asynccontextmanager
 async def running_billing(dsn: str) -> AsyncIterator[Billing]:
     engine = create_engine(dsn)
-    await migrate.upgrade(engine, MIGRATIONS)
     payments = FakePayments()
     catalog = load_catalog(Path("catalogs/skytale.yaml"))
     chosen = settings(dsn)
@@ -138,6 +135,6 @@ async def running_billing(dsn: str) -> AsyncIterator[Billing]:
 
 
 @pytest.fixture
-async def billing(database: str) -> AsyncIterator[Billing]:
-    async with running_billing(database) as started:
+async def billing(billing_database: str) -> AsyncIterator[Billing]:
+    async with running_billing(billing_database) as started:
         yield started

@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-async def quota(tmp_path: Path, database: str) -> AsyncIterator[world.Process]:
+async def quota(tmp_path: Path, quota_database: str) -> AsyncIterator[world.Process]:
     """A quota that knows one account with two messages left."""
-    async with world.tables(database) as engine:
+    async with world.tables(quota_database) as engine:
         await world.put(engine, world.entitlements("acct_demo", limit=2))
-    with world.process(tmp_path, database) as process:
+    with world.process(tmp_path, quota_database) as process:
         async with world.client(process.address):  # returns when it is ready: nobody's deadline pays for its start
             yield process
 
@@ -72,7 +72,7 @@ def running(command: list[str], folder: Path, quota: str, ready: Check) -> Itera
 
 
 async def test_the_asgi_example_sells_two_messages_and_refuses_the_third(
-    tmp_path: Path, database: str, quota: world.Process
+    tmp_path: Path, quota_database: str, quota: world.Process
 ) -> None:
     port = ports.reserve()
     command = [sys.executable, "-m", "uvicorn", "examples.asgi_service:app", "--port", str(port)]
@@ -98,7 +98,7 @@ async def test_the_asgi_example_sells_two_messages_and_refuses_the_third(
             quota.child.kill()
             away = await client.get("/", headers=key)
             assert (away.status_code, away.headers["retry-after"]) == (503, "1")
-            with world.process(tmp_path, database, port=quota.port) as again:
+            with world.process(tmp_path, quota_database, port=quota.port) as again:
                 async with world.client(again.address):
                     assert (await client.get("/", headers=key)).status_code == 402
 

@@ -26,8 +26,8 @@ CALLS = 40
 
 
 @pytest.fixture
-async def engine(database: str) -> AsyncIterator[AsyncEngine]:
-    async with world.tables(database) as engine:
+async def engine(quota_database: str) -> AsyncIterator[AsyncEngine]:
+    async with world.tables(quota_database) as engine:
         await world.put(
             engine,
             world.entitlements("acct_a", limit=5),
@@ -45,10 +45,12 @@ async def ledger(engine: AsyncEngine) -> tuple[int, int, int]:
         return int(counted.scalar_one()), int(units), int(ids)
 
 
-async def test_the_whole_client_against_a_real_service(tmp_path: Path, database: str, engine: AsyncEngine) -> None:
+async def test_the_whole_client_against_a_real_service(
+    tmp_path: Path, quota_database: str, engine: AsyncEngine
+) -> None:
     billing = world.Billing()
     async with world.billing_server(billing) as address:
-        with world.process(tmp_path, database, billing=address) as process:
+        with world.process(tmp_path, quota_database, billing=address) as process:
             # The process is only starting: the first call waits for it.
             async with Quota(process.address, timeout_s=30) as quota:
                 first = await quota.consume("acct_a", "messages", 3, request_id="r1")
@@ -88,16 +90,16 @@ async def test_the_whole_client_against_a_real_service(tmp_path: Path, database:
 
 
 async def test_a_service_killed_after_its_commit_and_restarted_counted_every_call_once(
-    tmp_path: Path, database: str, engine: AsyncEngine
+    tmp_path: Path, quota_database: str, engine: AsyncEngine
 ) -> None:
-    with world.process(tmp_path, database) as first:
+    with world.process(tmp_path, quota_database) as first:
         async with Quota(first.address, timeout_s=60) as quota:
             assert not (await quota.consume("acct_b", "messages")).replayed
             # It dies between the commit and the answers of one batch: only retries can learn what they were granted.
             first.arm("quota.lane.after_commit")
             calls = [asyncio.create_task(quota.consume("acct_b", "messages")) for _ in range(CALLS)]
             assert await asyncio.to_thread(first.child.wait, 30) == -signal.SIGKILL
-            with world.process(tmp_path, database, port=first.port):
+            with world.process(tmp_path, quota_database, port=first.port):
                 decisions = await asyncio.gather(*calls)
                 assert (await quota.usage("acct_b")).meter("messages").used == CALLS + 1
     assert all(decisions)

@@ -25,6 +25,7 @@ from services.kit.stream import NAME, Stream
 from tests.integration.cli.conftest import Cli, cli  # noqa: F401
 from tollway.billing.v1.entitlement_pb2 import Entitlements
 from tollway.billing.v1.events_pb2 import EntitlementsChanged, TierChanged
+from tollway.client import events as events_module
 from tollway.client import subscribe
 
 ROOT = Path(__file__).parents[3]
@@ -67,7 +68,7 @@ async def test_events_arrive_typed_with_their_attributes(nats_url: str, publish:
 
 
 async def test_a_durable_name_goes_on_where_it_was_and_gets_again_what_it_did_not_finish(
-    nats_url: str, publish: Publish
+    nats_url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in (1, 2, 3):
         await publish(change(version))
@@ -82,13 +83,8 @@ async def test_a_durable_name_goes_on_where_it_was_and_gets_again_what_it_did_no
 
     with pytest.raises(RuntimeError, match="crash"):
         await crash_at_the_second()
-    client = await nats.connect(nats_url)
     # What was not finished comes again after the acknowledgement's time; the test does not wait 30 s for it.
-    jetstream = client.jetstream()
-    config = (await jetstream.consumer_info(NAME, "goes-on")).config
-    config.ack_wait = 0.1
-    await jetstream.add_consumer(NAME, config)
-    await client.close()
+    monkeypatch.setattr(events_module, "ACK_WAIT_S", 1.0)
     again: list[tuple[int, bool]] = []
     async with aclosing(subscribe(nats_url, TierChanged, durable="goes-on")) as events:
         async for event in events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -68,8 +69,10 @@ class Bench:
             ports={f"{name.upper()}_PORT": port},
         )
 
-    def supervise(self, *parts: Part, max_deaths: int = 5) -> Supervisor:
-        self.supervisor = Supervisor(parts, os.environ, self.state, max_deaths=max_deaths)
+    def supervise(self, *parts: Part, max_deaths: int = 5, longest_delay_s: float = 5.0) -> Supervisor:
+        self.supervisor = Supervisor(
+            parts, os.environ, self.state, max_deaths=max_deaths, longest_delay_s=longest_delay_s
+        )
         return self.supervisor
 
     def order(self, name: str, code: int) -> None:
@@ -141,6 +144,16 @@ async def test_a_part_that_keeps_dying_ends_the_run_with_its_last_words(bench: B
     good = bench.facts("good")["pid"]
     await supervisor.stop()
     assert not psutil.pid_exists(good)
+
+
+async def test_the_pause_before_a_restart_grows_up_to_the_longest(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor = bench.supervise(bench.server("bad"), max_deaths=5, longest_delay_s=0.3)
+    bench.order("bad", 3)
+    with pytest.raises(Fatal):
+        await supervisor.start()
+    assert re.findall(r"starting it again in (\S+) s", capsys.readouterr().out) == ["0.1", "0.2", "0.3", "0.3"]
 
 
 async def test_a_part_that_refuses_its_settings_is_not_tried_again(bench: Bench) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -27,8 +28,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nats.js.errors import NotFoundError
 
 from local import ports
+from local.blocking import run_apart
 from services.kit.outbox import Envelope as Event
 from services.kit.stream import NAME, Stream
+from services.notify.consumer import DURABLE
+from tests.infra.servers import Templates
 from tollway.billing.v1.events_pb2 import Brand, Invoice, InvoicePaid, InvoicePaymentFailed
 from tollway.notify.v1 import notify_pb2 as pb
 from tollway.notify.v1.notify_pb2_grpc import NotifyServiceStub
@@ -85,18 +89,6 @@ async def until(condition: Callable[[], Any], within: float = 15) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-def smtp_port() -> int:
-    return ports.reserve()
-
-
-@pytest.fixture
-def inboxes(smtp_port: int) -> Iterator[Inboxes]:
-    catcher = Inboxes()
-    with serving(catcher, smtp_port):
-        yield catcher
-
-
 class _Controller(Controller):
     """Hangs up on everybody when it stops; aiosmtpd would leave open connections to the garbage collector."""
 
@@ -115,7 +107,8 @@ class _Controller(Controller):
     async def _hang_up(self) -> None:
         for protocol in self._protocols:
             if protocol.transport is not None:
-                protocol.transport.abort()  # type: ignore[attr-defined]
+                with contextlib.suppress(AttributeError):  # Python 3.11's abort of a TLS connection that is closed
+                    protocol.transport.abort()  # type: ignore[attr-defined]
         await asyncio.sleep(0)  # the loop's next turn, in which the transports close
 
 
@@ -168,6 +161,11 @@ class Notify:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
     def arm(self, failpoint: str) -> None:
         (self.folder / "failpoints" / failpoint).write_text("")
 
@@ -196,38 +194,85 @@ class Notify:
         await until(there, 20)
 
 
-@pytest.fixture
-def make_notify(database: str, nats_url: str, smtp_port: int, tmp_path: Path) -> Iterator[Callable[..., Notify]]:
-    made: list[Notify] = []
+def made(folder: Path, dsn: str, nats_url: str, smtp_port: int) -> Notify:
+    """A service that has not started yet; its log and failpoints are in `folder`."""
+    (folder / "failpoints").mkdir(parents=True)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")} | {
+        "TOLLWAY_LOCAL": "1",
+        "TOLLWAY_NOTIFY_DSN": dsn,
+        "TOLLWAY_NOTIFY_PORT": str(ports.reserve()),
+        "TOLLWAY_NOTIFY_METRICS_PORT": "0",
+        "TOLLWAY_NATS_URL": nats_url,
+        "TOLLWAY_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
+        "TOLLWAY_FAILPOINTS": str(folder / "failpoints"),
+    }
+    return Notify(env, folder)
 
-    def make(**extra: str) -> Notify:
-        folder = tmp_path / f"notify{len(made)}"
-        (folder / "failpoints").mkdir(parents=True)
-        env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")} | {
-            "TOLLWAY_LOCAL": "1",
-            "TOLLWAY_NOTIFY_DSN": database,
-            "TOLLWAY_NOTIFY_PORT": str(ports.reserve()),
-            "TOLLWAY_NOTIFY_METRICS_PORT": "0",
-            "TOLLWAY_NATS_URL": nats_url,
-            "TOLLWAY_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
-            "TOLLWAY_FAILPOINTS": str(folder / "failpoints"),
-            **extra,
-        }
-        made.append(Notify(env, folder))
-        return made[-1]
 
-    yield make
-    for notify in made:
-        if notify.process is not None and notify.process.poll() is None:
-            notify.process.kill()
-            notify.process.wait()
+async def new_stream(nats_url: str) -> None:
+    """Deletes the stream with all that is in it; whoever comes next makes it anew."""
+    client = await nats.connect(nats_url)
+    with contextlib.suppress(NotFoundError):
+        await client.jetstream().delete_stream(NAME)
+    await client.close()
 
 
 @pytest.fixture
-async def notify(make_notify: Callable[..., Notify], inboxes: Inboxes, publish: Publish) -> Notify:
-    service = make_notify()
-    await service.start()
-    return service
+def smtp_port() -> int:
+    return ports.reserve()
+
+
+@dataclass
+class Shared:
+    """A service for a module's tests, which leave it without a message or an event."""
+
+    notify: Notify
+    inboxes: Inboxes
+    dsn: str
+    nats_url: str
+
+    async def clear(self) -> None:
+        """Waits until nothing is under way, and forgets everything."""
+        client = await nats.connect(self.nats_url)
+        connection = await asyncpg.connect(self.dsn.replace("+asyncpg", ""))
+
+        async def quiet() -> bool:
+            events = await client.jetstream().consumer_info(NAME, DURABLE)
+            under_way = await connection.fetchval("SELECT count(*) FROM messages WHERE state IN ('pending', 'sending')")
+            return (events.num_pending, events.num_ack_pending, under_way) == (0, 0, 0)
+
+        try:
+            await until(quiet)
+            await connection.execute("TRUNCATE messages, inbox")
+            self.inboxes.__init__()  # type: ignore[misc]
+        finally:
+            await connection.close()
+            await client.close()
+
+
+@pytest.fixture(scope="module")
+def shared(templates: Templates, nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    run_apart(new_stream(nats_url))
+    inboxes, port = Inboxes(), ports.reserve()
+    with templates.copy("notify") as dsn, serving(inboxes, port):
+        notify = made(tmp_path_factory.mktemp("notify"), dsn, nats_url, port)
+        try:
+            run_apart(notify.start())
+            yield Shared(notify, inboxes, dsn, nats_url)
+        finally:
+            notify.kill()
+
+
+@pytest.fixture
+async def notify(shared: Shared) -> AsyncIterator[Notify]:
+    """The service that the module's tests share, which knows of nothing yet."""
+    yield shared.notify
+    await shared.clear()
+
+
+@pytest.fixture
+def inboxes(shared: Shared) -> Inboxes:
+    return shared.inboxes
 
 
 Publish = Callable[..., Awaitable[str]]
@@ -235,11 +280,7 @@ Publish = Callable[..., Awaitable[str]]
 
 @pytest.fixture
 async def publish(nats_url: str) -> AsyncIterator[Publish]:
-    """Publishes an event as billing's relay does; returns its id. The stream is new in every test."""
-    client = await nats.connect(nats_url)
-    with contextlib.suppress(NotFoundError):
-        await client.jetstream().delete_stream(NAME)
-    await client.close()
+    """Publishes an event as billing's relay does; returns its id."""
     stream = Stream(nats_url, name="test")
     stream.start()
 
@@ -253,13 +294,6 @@ async def publish(nats_url: str) -> AsyncIterator[Publish]:
 
     yield send
     await stream.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.replace("+asyncpg", ""))
-    yield connection
-    await connection.close()
 
 
 def stamp(text: str) -> Timestamp:

@@ -1,49 +1,61 @@
-"""Mail servers that are away, busy, or refuse; crashes at the worst moments."""
+"""Mail servers that are away or hang; crashes at the worst moments."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import asyncpg
-import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 
-from tests.integration.notify.conftest import Inboxes, Notify, Publish, paid, serving, until
+from tests.integration.notify.conftest import Inboxes, Notify, Publish, made, new_stream, paid, serving, until
 from tollway.notify.v1 import notify_pb2 as pb
 
 
-async def test_a_passing_refusal_is_tried_again_under_the_same_message_id(
-    notify: Notify, inboxes: Inboxes, publish: Publish
-) -> None:
-    inboxes.answers = ["451 come back later"]
-    await publish(paid())
-    await notify.reaches("SENT", "in_1")
-    (message,) = (await notify.messages()).messages
-    assert message.attempt_count == 2
-    assert [mail["Message-ID"] for mail in inboxes.mails] == [message.message_id]
+@pytest.fixture
+def inboxes(smtp_port: int) -> Iterator[Inboxes]:
+    catcher = Inboxes()
+    with serving(catcher, smtp_port):
+        yield catcher
 
 
-@pytest.mark.parametrize("answer", ["550 no such user", "554 looks like spam"])
-async def test_a_final_refusal_is_dead_and_the_others_flow(
-    notify: Notify, inboxes: Inboxes, publish: Publish, answer: str
-) -> None:
-    inboxes.refuse["gone@example.com"] = answer
-    await publish(paid(1, customer_email="gone@example.com"))
-    for number in range(2, 6):
-        await publish(paid(number))
-    await inboxes.wait(4)
-    await notify.reaches("DEAD", "in_1")
-    dead = (await notify.messages(state=pb.MESSAGE_STATE_DEAD)).messages
-    assert [(m.subject_id, m.error) for m in dead] == [("in_1", f"the mail server answered {answer}")]
+@pytest.fixture
+async def make_notify(
+    notify_database: str, nats_url: str, smtp_port: int, tmp_path: Path
+) -> AsyncIterator[Callable[[], Notify]]:
+    """Services on one database and a new stream."""
+    await new_stream(nats_url)
+    services: list[Notify] = []
+
+    def make() -> Notify:
+        services.append(made(tmp_path / f"notify{len(services)}", notify_database, nats_url, smtp_port))
+        return services[-1]
+
+    yield make
+    for service in services:
+        service.kill()
+
+
+@pytest.fixture
+async def notify(make_notify: Callable[[], Notify], inboxes: Inboxes) -> Notify:
+    """A service of the test's own, which may be killed."""
+    service = make_notify()
+    await service.start()
+    return service
+
+
+@pytest.fixture
+async def sql(notify_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(notify_database.replace("+asyncpg", ""))
+    yield connection
+    await connection.close()
 
 
 async def test_a_server_that_is_away_costs_only_time(
-    make_notify: Callable[..., Notify], smtp_port: int, publish: Publish
+    make_notify: Callable[[], Notify], smtp_port: int, publish: Publish
 ) -> None:
     notify = make_notify()
     await notify.start()
@@ -197,7 +209,7 @@ async def test_kills_at_any_moment_send_no_mail_twice_and_forget_none(
 
 
 async def test_two_replicas_send_each_mail_once(
-    make_notify: Callable[..., Notify], inboxes: Inboxes, publish: Publish
+    make_notify: Callable[[], Notify], inboxes: Inboxes, publish: Publish
 ) -> None:
     replicas = [make_notify(), make_notify()]
     await asyncio.gather(*(replica.start() for replica in replicas))
@@ -230,33 +242,3 @@ async def test_sigterm_ends_it_cleanly_and_lets_a_mail_finish(
     assert len(inboxes.mails) == 1
     await notify.start()
     assert await notify.state("in_1") == "SENT"
-
-
-async def test_messages_are_listed_newest_first_page_by_page(
-    notify: Notify, inboxes: Inboxes, publish: Publish
-) -> None:
-    for number in range(1, 8):
-        await publish(paid(number))
-        await notify.reaches("SENT", f"in_{number}")
-    seen: list[str] = []
-    token = ""
-    while True:
-        page = await notify.messages(page_size=3, page_token=token)
-        assert len(page.messages) <= 3
-        seen += [m.subject_id for m in page.messages]
-        token = page.next_page_token
-        if not token:
-            break
-    assert seen == [f"in_{number}" for number in range(7, 0, -1)]
-    assert not (await notify.messages(account_id="acct_other")).messages
-
-
-@pytest.mark.parametrize("token", ["x", "AAAA", "bXNnXyc7", "ünïcode", "bXNnXw"])
-async def test_a_page_token_that_is_not_ours_is_refused(notify: Notify, token: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await notify.messages(page_token=token)
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    details = dict(refused.value.trailing_metadata() or ())["grpc-status-details-bin"]
-    info = ErrorInfo()
-    Status.FromString(details).details[0].Unpack(info)
-    assert info.reason == "BAD_PAGE_TOKEN"

