@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 from services.kit.errors import TollwayError
 from services.quota.domain import (
     SETTLED,
+    Account,
     Acquire,
     Decision,
     Kind,
     Lease,
     Limit,
+    Opened,
     Outcome,
     Period,
     Release,
     Renew,
     Settle,
     Use,
+    settle,
 )
 from services.quota.errors import KeyReused, LeaseNotFound, SettledTooMuch
 from tests.unit.quota.plans import NOW, World, limit, plan
@@ -298,6 +301,18 @@ def test_reserves_never_make_a_counter_that_does_not_fit() -> None:
     for name, amount in (("a", 2**62), ("b", 2**62 - 1)):
         assert isinstance(world.do(Settle("acct_a", name, amount)), Decision)
     assert world.used() == 2**63 - 1
+
+
+def test_another_accounts_lease_is_not_found() -> None:
+    lease = Lease("lease_1", "acct_a", "messages", 0, NOW, NOW + MINUTE)
+    both = {
+        "acct_a": Account("acct_a", 1, plan(), None, "", {}, NOW, leases={"lease_1": lease}),
+        "acct_b": Account("acct_b", 1, plan(), None, "", {}, NOW),
+    }
+    commands = [Renew("acct_b", "lease_1"), Settle("acct_b", "lease_1"), Release("acct_b", "lease_1")]
+    settled = settle(commands, Opened(NOW, both, {}), str)
+    assert [type(outcome) for outcome in settled.outcomes] == [LeaseNotFound] * 3
+    assert (settled.changed, settled.ended) == ({}, [])
 
 
 steps = st.lists(
