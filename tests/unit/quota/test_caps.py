@@ -94,6 +94,7 @@ def test_without_auto_stop_nothing_is_refused_and_it_is_announced_all_the_same()
     [reached] = settled.announcements
     assert isinstance(reached, CapReached)
     assert not reached.auto_stop
+    assert world.batch(use(1)).announcements == []
 
 
 def test_reaching_a_cap_is_announced_once_for_each_setting_and_period() -> None:
@@ -126,8 +127,9 @@ def test_money_follows_the_live_price_and_the_included_units() -> None:
     assert told(world, money("1")) == (0, 13, True)
     world.plan = plan(cap(), price="0.5", included=1)
     assert [decided(world, amount).allowed for amount in (4, 3)] == [False, True]
-    world.plan = plan(cap())  # nothing costs any more, so nothing is capped
-    assert decided(world, 1000).allowed
+    for price in ("", "0"):  # nothing costs any more, so nothing is capped
+        world.plan = plan(cap(), price=price)
+        assert decided(world, 1000).allowed
 
 
 @given(

@@ -189,6 +189,30 @@ def test_a_refusal_for_a_reserve_says_when_it_expires() -> None:
     assert refusal(world.do(Use("acct_a", "messages", 11))) == ("messages", None)
 
 
+def test_a_reserve_that_outlasts_the_period_still_stands_in_the_way_when_the_next_begins() -> None:
+    world = World(plan(limit(most=10)), at=datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC))
+    world.do(Use("acct_a", "messages", 6))
+    granted(world.do(acquire("a", reserve=4, lasts=timedelta(seconds=45))))
+    assert refusal(world.do(Use("acct_a", "messages", 6))) == ("messages", timedelta(seconds=30))
+    assert refusal(world.do(Use("acct_a", "messages", 7))) == ("messages", timedelta(seconds=45))
+
+
+def test_a_lease_that_expired_gives_nothing_back_again() -> None:
+    world = World(plan(limit(most=10, period=Period.LIFETIME), slots(1)))
+    granted(world.do(acquire("a", reserve=3, lasts=timedelta(seconds=1))))
+    world.at += timedelta(seconds=1)
+    world.leases["b"] = Lease("b", "acct_a", "messages", 8, world.at, world.at + MINUTE)
+    assert refusal(world.do(Use("acct_a", "messages", 5))) == ("messages", MINUTE)
+    assert refusal(world.do(acquire("c"))) == ("slots", MINUTE)
+
+
+def test_a_renewed_lease_holds_one_slot_and_one_reserve_in_its_batch_too() -> None:
+    world = World(plan(limit(most=10), slots(2)))
+    granted(world.do(acquire("a", reserve=5)))
+    settled = world.batch(Renew("acct_a", "a", timedelta(hours=1)), acquire("b", reserve=5))
+    granted(settled.outcomes[1])
+
+
 def test_renewing_lengthens_and_never_shortens() -> None:
     world = World(plan(slots(1)))
     assert granted(world.do(acquire("a"))).expire_time == NOW + MINUTE
@@ -243,9 +267,13 @@ def test_rates_count_the_amount_and_not_the_reserve() -> None:
     granted(world.do(acquire("a", amount=3, reserve=100)))
     granted(world.do(acquire("b", reserve=100)))
     assert refusal(world.do(acquire("c", amount=1))) == ("burst", MINUTE)
-    assert isinstance(world.do(Settle("acct_a", "a", 100)), Decision)
+    settled = world.do(Settle("acct_a", "a", 100))
+    assert isinstance(settled, Decision)
+    assert (settled.limits[0].name, settled.limits[0].used) == ("burst", 3)
     world.at += MINUTE
     granted(world.do(acquire("c", amount=3)))
+    world.plan = plan(limit("burst", 2, kind=Kind.RATE, window=MINUTE))
+    granted(world.do(acquire("d")))  # counts nothing, so it is no attempt
 
 
 def test_a_lease_without_units_is_not_refused_for_usage_beyond_a_lower_limit() -> None:

@@ -94,6 +94,16 @@ def test_the_total_of_a_period_that_is_over_stays() -> None:
     assert world.used(Period.LIFETIME) == 0
 
 
+def test_a_period_that_a_new_subscription_cut_short_keeps_its_total() -> None:
+    world = World(plan())
+    world.do(use(5, "k"))
+    world.anchor, world.interval = datetime(2026, 11, 20, tzinfo=UTC), "month"
+    assert world.used(Period.BILLING) == 0
+    world.do(reverse("k"))
+    assert world.counters["messages"]["billing"] == [int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()), 5]
+    assert world.used() == 0
+
+
 def test_rates_count_attempts_and_keep_them() -> None:
     world = World(plan(limit("burst", 2, kind=Kind.RATE, window=timedelta(seconds=60))))
     world.do(use(2, "k"))
