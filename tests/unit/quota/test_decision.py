@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,7 @@ from services.quota.domain import (
     Plan,
     Unknown,
     Use,
+    billing_span,
     charge,
     decide,
     month_span,
@@ -171,6 +172,52 @@ def test_the_month_rolls_over_to_the_second_without_any_event() -> None:
     decision = decide(after, "messages", 5)
     assert decision.allowed
     assert decision.limits[0].reset == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@given(
+    st.dates(date(2023, 1, 1), date(2029, 12, 31)),
+    st.times(),
+    st.sampled_from(["month", "year"]),
+    st.timedeltas(timedelta(0), timedelta(days=1600)),
+)
+def test_a_billing_quota_is_full_until_the_period_ends_and_not_a_microsecond_longer(
+    day: date, time: time, interval: str, passed: timedelta
+) -> None:
+    anchor = datetime.combine(day, time.replace(microsecond=0), UTC)
+    span = billing_span(anchor, interval, anchor + passed)
+    assert span.end is not None
+    begun, end = datetime.fromtimestamp(span.start, UTC), datetime.fromtimestamp(span.end, UTC)
+    of = plan(limit(most=5, period=Period.BILLING))
+    state = account(of, at=begun, anchor=anchor, interval=interval)
+    charge(state, "messages", 5)
+    last = account(of, at=end - timedelta(microseconds=1), anchor=anchor, interval=interval, counters=state.counters)
+    refused = decide(last, "messages", 1).refused
+    assert refused is not None
+    assert refused.retry_after == timedelta(microseconds=1)
+    after = account(of, at=end, anchor=anchor, interval=interval, counters=state.counters)
+    assert decide(after, "messages", 5).allowed
+    # On the anchor's day, or the month's last.
+    assert end.day == anchor.day or (end.day < anchor.day and (end + timedelta(days=1)).day == 1)
+
+
+def test_units_beyond_the_included_ones_of_the_billing_period_are_told_and_a_refusal_has_none() -> None:
+    state = account(plan(limit(most=20), price="0.1", included=10))
+    told = []
+    for amount in (7, 5, 4, 9):
+        decision = decide(state, "messages", amount)
+        told.append((decision.allowed, decision.overage_units))
+        if decision.allowed:
+            charge(state, "messages", amount)
+    assert told == [(True, 0), (True, 2), (True, 4), (False, 0)]
+    free = account(plan(included=10))
+    assert decide(free, "messages", 50).overage_units == 0
+
+
+def test_a_plan_that_changes_in_mid_period_prices_what_was_used_before_as_included() -> None:
+    state = account(plan())
+    charge(state, "messages", 8)
+    sold = account(plan(price="0.1", included=10), counters=state.counters)
+    assert decide(sold, "messages", 5).overage_units == 3
 
 
 def test_usage_is_kept_through_a_change_of_plan_and_shown_beyond_a_lower_limit() -> None:

@@ -78,3 +78,31 @@ def test_an_unknown_kind_of_limit_is_refused_rather_than_left_out() -> None:
     strange.limits[0].kind = entitlement_pb2.LIMIT_KIND_UNSPECIFIED
     with pytest.raises(ValueError, match="kind"):
         to_snapshot(strange)
+
+
+def test_prices_allowances_warnings_and_what_to_do_without_the_store_reach_the_plan() -> None:
+    sold = message()
+    [meter] = sold.meters
+    meter.overage_unit_price, meter.currency, meter.included_units = "0.1", "usd", 1000
+    meter.on_store_down = entitlement_pb2.ON_STORE_DOWN_ALLOW
+    sold.limits[0].warn_percent.extend([100, 80, 80])
+    slots = sold.limits.add(name="slots", meters=["messages"], kind=entitlement_pb2.LIMIT_KIND_CONCURRENCY, limit=25)
+    slots.window.FromSeconds(600)
+    sold.allowances["models"] = 5
+    plan = to_plan(to_snapshot(sold).plan)
+    found = plan.meters["messages"]
+    assert (found.overage_unit_price, found.currency, found.included_units) == ("0.1", "usd", 1000)
+    assert found.on_store_down_allow
+    assert not to_plan(to_snapshot(message()).plan).meters["messages"].on_store_down_allow
+    assert plan.allowances == {"models": 5}
+    rules = plan.rules["messages"]
+    assert (rules.sold, rules.warned, rules.counted[0].warn_percent) == (True, True, (80, 100))
+    assert [(each.name, each.window) for each in rules.slots] == [("slots", timedelta(minutes=10))]
+
+
+@pytest.mark.parametrize("price", ["x", "-1", "1e3", "1.", "NaN"])
+def test_a_price_that_is_no_decimal_is_not_believed(price: str) -> None:
+    odd = message()
+    odd.meters[0].overage_unit_price = price
+    with pytest.raises(ValueError, match="price"):
+        to_snapshot(odd)
