@@ -26,7 +26,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The admin DSN of a PostgreSQL for this session: `postgresql://…/postgres`, a superuser's."""
     # Nothing here outlives the session, so nothing is worth waiting for the disk.
     quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "400"}
-    quick |= {"min_wal_size": "64MB", "max_wal_size": "256MB"}  # its files may be in memory
+    quick |= {"min_wal_size": "64MB", "max_wal_size": "256MB"}
     if not choice.settled().containers:
         folder = tmp_path_factory.mktemp("postgres")
         with local_postgres.running(folder, ports.reserve(), uuid.uuid4().hex, settings=quick) as dsn:
