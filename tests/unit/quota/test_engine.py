@@ -230,6 +230,7 @@ class Engine(RuleBasedStateMachine):
         for name, each in opened.accounts.items():
             if name not in settled.changed:
                 assert self._shown(each) == before[name]
+        assert {line.account_id for line in settled.grants} <= settled.changed.keys()
         self._check_grants(asked, settled)
         self.tables.save(settled)
 
