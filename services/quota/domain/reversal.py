@@ -28,7 +28,7 @@ def reverse(command: Reverse, account: Account, work: Work) -> Reversal:
     work.reverse(line)
     work.changed[account.id] = account
     rules = account.plan.rules.get(line.meter)
-    if rules is not None and rules.sold:
+    if line.amount and rules is not None and rules.sold:
         work.announcements.append(recorded(account, line.meter))  # totals are looked for where something was granted
     return Reversal(line.meter, line.amount)
 
