@@ -30,6 +30,7 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
         routes=[
             Route("/v1/{path:path}", Api(sandbox).__call__, methods=["GET", "POST", "DELETE", "PUT", "PATCH"]),
+            Route("/v2/{path:path}", Api(sandbox).__call__, methods=["GET", "POST", "DELETE", "PUT", "PATCH"]),
             Route("/healthz", control.healthz),
             Route("/c/pay/{session}", checkout_page.show),
             Route("/c/pay/{session}", checkout_page.pay, methods=["POST"]),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import checkout, collection, invoices, lifecycle, test_clocks
+from . import checkout, collection, invoice_life, lifecycle, test_clocks
 from .context import Context
 from .store import Store
 
@@ -23,8 +23,9 @@ log = logging.getLogger("stripe_sandbox")
 TASKS: dict[str, Callable[[Context, str], None]] = {
     "turn": lifecycle.turn_due,
     "trial_will_end": lifecycle.trial_will_end_due,
+    "collect_again": lifecycle.collect_again_due,
     "expire": lifecycle.expire_due,
-    "finalize": invoices.finalize_due,
+    "finalize": invoice_life.finalize_due,
     "retry": collection.retry_due,
     "checkout_expire": checkout.expire_due,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,18 @@ class Context:
     deliveries: list[int] = field(default_factory=list)
     # Test clocks that were told to move, set going after the commit.
     clocks: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """What is done inside is undone at its end: objects, events, time. For previews; inside a transaction."""
+        deliveries, times = list(self.deliveries), dict(self.as_of)
+        self.store.db.execute("SAVEPOINT rehearsal")
+        try:
+            yield
+        finally:
+            self.store.db.execute("ROLLBACK TO rehearsal")
+            self.store.db.execute("RELEASE rehearsal")
+            self.deliveries, self.as_of = deliveries, times
 
     def now(self, clock: str | None = None) -> int:
         """Unix seconds on a test clock, or on the default clock."""

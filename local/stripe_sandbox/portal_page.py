@@ -12,7 +12,6 @@ from .money import shown
 from .page_kit import blank, card_errors, card_of, date, html, message, place, price_words, sticky, typed
 from .sandbox import Sandbox
 from .store import Json
-from .subscription_status import end
 
 _OPEN_SECONDS = 24 * 3600
 _STATES = {
@@ -183,7 +182,10 @@ async def cancel(request: Request) -> Response:
     if subscription is None or not visit.features["subscription_cancel"]["enabled"]:
         return RedirectResponse(visit.base, 303)
     if not _at_period_end(visit, subscription):
-        visit.sandbox.run(visit.sandbox.context(), lambda ctx: end(ctx, subscription, reason="cancellation_requested"))
+        prorate = visit.features["subscription_cancel"]["proration_behavior"] != "none"
+        visit.sandbox.run(
+            visit.sandbox.context(), lambda ctx: lifecycle.close(ctx, subscription, prorate=prorate, bill=False)
+        )
         return _done(visit, "ended")
     if _ending(subscription):
         return _done(visit, "canceled")
