@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from . import checkout_page, control, invoice_page, portal_page
+from . import checkout_page, control, dashboard, invoice_page, portal_page
 from .api import Api
 from .sandbox import Sandbox, Settings
 
@@ -47,6 +47,9 @@ def create_app(settings: Settings) -> Starlette:
             Route("/_sandbox/clock/advance", control.advance_clock, methods=["POST"]),
             Route("/_sandbox/deliveries", control.deliveries),
             Route("/_sandbox/deliveries/drain", control.drain, methods=["POST"]),
+            Route("/_sandbox/refunds", dashboard.refund, methods=["POST"]),
+            Route("/_sandbox/disputes", dashboard.dispute, methods=["POST"]),
+            Route("/_sandbox/disputes/{dispute}/close", dashboard.close_dispute, methods=["POST"]),
             Route("/_sandbox/faults", control.faults),
             Route("/_sandbox/faults", control.set_faults, methods=["PUT"]),
             Route("/_sandbox/settings", control.settings),

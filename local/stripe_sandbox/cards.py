@@ -25,6 +25,10 @@ class Card:
     attaches: bool = True
     # Whether its bank asks the person to confirm (3D Secure). On the pages they do; nobody can off session.
     authenticates: bool = False
+    # What follows a charge of it: the reason of a dispute, or "inquiry".
+    disputes: str | None = None
+    # What becomes of a refund to it after a while: "pending" succeeds then, "fails" failed then.
+    refund: str | None = None
 
     @property
     def last4(self) -> str:
@@ -81,6 +85,11 @@ CARDS = {
         Card("4000000000000127", code="incorrect_cvc", message=_CVC, attaches=False),
         Card("4000000000000119", code="processing_error", message=_PROCESSING, attaches=False),
         Card("4000000000000341", code="card_declined", decline_code="generic_decline"),
+        Card("4000000000000259", disputes="fraudulent"),
+        Card("4000000000002685", disputes="product_not_received"),
+        Card("4000000000001976", disputes="inquiry"),
+        Card("4000000000007726", refund="pending"),
+        Card("4000000000005126", refund="fails"),
         Card("4000000000003220", authenticates=True),
         Card("4000000000003063", authenticates=True),
         Card("4000002500003155", authenticates=True),
@@ -117,6 +126,11 @@ _NAMES = {
     "chargedeclinedincorrectcvc": "4000000000000127",
     "chargedeclinedprocessingerror": "4000000000000119",
     "chargecustomerfail": "4000000000000341",
+    "createdispute": "4000000000000259",
+    "createdisputeproductnotreceived": "4000000000002685",
+    "createdisputeinquiry": "4000000000001976",
+    "pendingrefund": "4000000000007726",
+    "refundfail": "4000000000005126",
     "threedsecure2required": "4000000000003220",
     "threedsecurerequired": "4000000000003063",
     "authenticationrequired": "4000002760003184",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import checkout, collection, invoice_life, lifecycle, test_clocks
+from . import checkout, collection, invoice_life, lifecycle, refunds, test_clocks
 from .context import Context
 from .store import Store
 
@@ -27,6 +27,7 @@ TASKS: dict[str, Callable[[Context, str], None]] = {
     "expire": lifecycle.expire_due,
     "finalize": invoice_life.finalize_due,
     "retry": collection.retry_due,
+    "refund_settles": refunds.settle_due,
     "checkout_expire": checkout.expire_due,
 }
 

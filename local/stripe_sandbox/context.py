@@ -73,13 +73,15 @@ class Context:
         """Stores the object; with `before`, the event carries previous_attributes, and no change means no event."""
         self.store.put(obj)
         if event is not None:
-            previous = events.difference(before, obj) if before is not None else None
+            previous = None
+            if before is not None:
+                previous = events.difference(events.snapshot(before), events.snapshot(obj))
             if previous is None or previous:
                 self.emit(event, obj, previous)
         return obj
 
     def emit(self, event_type: str, obj: Json, previous: dict[str, Any] | None = None) -> None:
-        clock = obj.get("test_clock")
+        clock = obj.get("test_clock") or obj.get("_clock")
         if clock is None and isinstance(obj.get("customer"), str):
             customer = self.store.get(obj["customer"], "customer")
             clock = customer.get("test_clock") if customer else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ids
+from . import disputes, ids
 from .context import Context
 from .errors import ApiError, invalid
 from .lists import Condition, equals, inline, page
@@ -167,6 +167,7 @@ def confirm(ctx: Context, intent: Json, method: Json, *, on_session: bool = Fals
         }
         ctx.create(charge, "charge.succeeded")
         ctx.save(intent, "payment_intent.succeeded")
+        _dispute(ctx, charge, card_of(method).disputes)
         return None
     intent["status"] = "requires_payment_method"
     intent["payment_method"] = None
@@ -183,6 +184,13 @@ def confirm(ctx: Context, intent: Json, method: Json, *, on_session: bool = Fals
     ctx.save(intent, "payment_intent.payment_failed")
     refusal.more |= {"charge": charge["id"]}
     return refusal
+
+
+def _dispute(ctx: Context, charge: Json, reason: str | None) -> None:
+    """The test cards that dispute every charge."""
+    if reason is not None:
+        inquiry = reason == "inquiry"
+        disputes.make(ctx, charge, reason="general" if inquiry else reason, inquiry=inquiry)
 
 
 def fail_without_method(ctx: Context, intent: Json) -> None:
