@@ -37,6 +37,7 @@ from . import (  # noqa: F401 - importing a noun registers its routes
     products,
     promotion_codes,
     refunds,
+    setup_intents,
     subscriptions,
     test_clocks,
     webhooks,

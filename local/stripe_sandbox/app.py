@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from . import checkout_page, control, dashboard, invoice_page, portal_page
+from . import challenge_page, checkout_page, control, dashboard, invoice_page, portal_page
 from .api import Api
 from .sandbox import Sandbox, Settings
 
@@ -34,6 +34,9 @@ def create_app(settings: Settings) -> Starlette:
             Route("/healthz", control.healthz),
             Route("/c/pay/{session}", checkout_page.show),
             Route("/c/pay/{session}", checkout_page.pay, methods=["POST"]),
+            Route("/c/pay/{session}/promotion", checkout_page.promotion, methods=["POST"]),
+            Route("/authenticate/{challenge}", challenge_page.show),
+            Route("/authenticate/{challenge}", challenge_page.answer, methods=["POST"]),
             Route(_PORTAL, portal_page.show),
             Route(f"{_PORTAL}/cancel", portal_page.ask_cancel),
             Route(f"{_PORTAL}/cancel", portal_page.cancel, methods=["POST"]),

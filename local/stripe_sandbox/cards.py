@@ -23,8 +23,9 @@ class Card:
     message: str = _GENERIC
     # Whether saving it to a customer succeeds although charging it fails.
     attaches: bool = True
-    # Whether its bank asks the person to confirm (3D Secure). On the pages they do; nobody can off session.
-    authenticates: bool = False
+    # Whether its bank asks the person to confirm (3D Secure): each time ("always"), or until they have set it up. On
+    # the pages they are asked; off session nobody is there to answer.
+    authenticates: str | None = None
     # What follows a charge of it: the reason of a dispute, or "inquiry".
     disputes: str | None = None
     # What becomes of a refund to it after a while: "pending" succeeds then, "fails" failed then.
@@ -90,10 +91,10 @@ CARDS = {
         Card("4000000000001976", disputes="inquiry"),
         Card("4000000000007726", refund="pending"),
         Card("4000000000005126", refund="fails"),
-        Card("4000000000003220", authenticates=True),
-        Card("4000000000003063", authenticates=True),
-        Card("4000002500003155", authenticates=True),
-        Card("4000002760003184", authenticates=True, country="DE"),
+        Card("4000000000003220", authenticates="always"),
+        Card("4000000000003063", authenticates="always"),
+        Card("4000002500003155", authenticates="until_set_up"),
+        Card("4000002760003184", authenticates="always", country="DE"),
     )
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ids, payment_intents, subscription_status
+from . import charging, ids, subscription_status
 from .context import Context
 from .errors import ApiError, invalid
 from .periods import DAY
@@ -16,13 +16,14 @@ DEFAULT_END_STATE = "cancel"
 
 def request_payment(ctx: Context, invoice: Json) -> Json:
     """The payment intent and the invoice payment by which an open invoice is to be paid."""
-    intent = payment_intents.make(
+    intent = charging.make(
         ctx,
         amount=invoice["amount_remaining"],
         currency=invoice["currency"],
         customer=invoice["customer"],
         description=_description(invoice),
         meta={},
+        invoice=invoice["id"],
     )
     payment: Json = {
         "id": ids.new("inpay"),
@@ -79,13 +80,13 @@ def attempt(ctx: Context, invoice: Json, method: Json | None = None, *, on_sessi
     invoice["attempt_count"] += 1
     invoice["attempted"] = True
     if chosen is None:
-        payment_intents.fail_without_method(ctx, intent)
+        charging.fail_without_method(ctx, intent)
         refusal: ApiError | None = invalid(
             "There is no `default_payment_method` set on this Customer or Invoice.",
             code="invoice_payment_intent_requires_action",
         )
     else:
-        refusal = payment_intents.confirm(ctx, intent, chosen, on_session=on_session)
+        refusal = charging.confirm(ctx, intent, chosen, on_session=on_session)
     if refusal is None:
         mark_paid(ctx, invoice)
         return None

@@ -94,10 +94,6 @@ def require_redeemable(ctx: Context, coupon: Json, currency: str, param: str) ->
         raise invalid(f"The coupon is in {coupon['currency']}, the price in {currency}.", param)
 
 
-def covers(coupon: Json, product: str | None) -> bool:
-    return not coupon["_products"] or product in coupon["_products"]
-
-
 def count_redemption(ctx: Context, coupon: Json) -> None:
     before = ctx.need(coupon["id"], "coupon")
     ctx.save(before | {"times_redeemed": before["times_redeemed"] + 1})

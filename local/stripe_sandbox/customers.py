@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ids
+from . import collection, ids
 from .context import Context
 from .errors import invalid
 from .fields import apply, merged_metadata
@@ -120,6 +120,19 @@ def set_default_payment_method(ctx: Context, customer_id: str, method_id: str) -
     after = dict(before)
     _set_invoice_settings(ctx, after, {"default_payment_method": method_id})
     ctx.save(after, "customer.updated", before)
+
+
+def use_card(ctx: Context, customer: Json, method: Json) -> None:
+    """Makes a card the one for everything, as the portal does; what is owed is tried with it at once."""
+    method = attach(ctx, method["id"], customer)
+    set_default_payment_method(ctx, customer["id"], method["id"])
+    for subscription in ctx.store.all("subscription", customer=customer["id"]):
+        if subscription["ended_at"] is None:
+            after = subscription | {"default_payment_method": method["id"]}
+            ctx.save(after, "customer.subscription.updated", subscription)
+    for invoice in ctx.store.all("invoice", customer=customer["id"]):
+        if invoice["status"] == "open" and invoice["auto_advance"]:
+            collection.attempt(ctx, invoice, on_session=True)
 
 
 @get("/v1/customers/{customer}")

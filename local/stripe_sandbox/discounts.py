@@ -139,14 +139,19 @@ def net(ctx: Context, amount: int, product: str, discount_ids: list[str]) -> int
     """What these discounts leave of an amount for a product, taken alone."""
     for discount_id in discount_ids:
         coupon = ctx.need(discount_id, "discount")["_coupon"]
-        if amount > 0 and coupons.covers(coupon, product):
+        if amount > 0 and fits(coupon, product):
             amount -= off_each(coupon, [amount])[0]
     return amount
 
 
 def _covers(coupon: Json, line: Json) -> bool:
     details = (line.get("pricing") or {}).get("price_details") or {}
-    return coupons.covers(coupon, details.get("product"))
+    return fits(coupon, details.get("product"))
+
+
+def fits(coupon: Json, product: str | None) -> bool:
+    """Whether the coupon is for this product."""
+    return not coupon["_products"] or product in coupon["_products"]
 
 
 def off_each(coupon: Json, amounts: list[int]) -> list[int]:

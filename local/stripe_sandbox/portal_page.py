@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from . import collection, customers, lifecycle, payment_methods
+from . import challenges, customers, lifecycle, payment_methods
 from .context import Context
 from .errors import ApiError
 from .money import shown
@@ -27,6 +27,7 @@ NOTICES = {
     "ended": "Your plan has been cancelled.",
     "resumed": "Your plan will renew as before.",
     "card": "Your card has been updated.",
+    "card_failed": "Your bank did not confirm the card, so it was not saved.",
 }
 
 
@@ -242,21 +243,17 @@ async def save_card(request: Request) -> Response:
     errors = card_errors(values, needs_email=False)
     problem = ""
 
-    def work(ctx: Context) -> None:
-        method = payment_methods.attach(ctx, card_of(ctx, values)["id"], visit.customer)
-        customers.set_default_payment_method(ctx, visit.customer["id"], method["id"])
-        for subscription in visit.live():
-            ctx.save(
-                subscription | {"default_payment_method": method["id"]}, "customer.subscription.updated", subscription
-            )
-        for invoice in ctx.store.all("invoice", customer=visit.customer["id"]):
-            if invoice["status"] == "open" and invoice["auto_advance"]:
-                collection.attempt(ctx, invoice, on_session=True)
+    def work(ctx: Context) -> str | None:
+        method = card_of(ctx, values)
+        if payment_methods.card_of(method).authenticates:
+            return challenges.ask(ctx, "portal_card", visit.customer["id"], method, back=visit.base)
+        customers.use_card(ctx, visit.customer, method)
+        return None
 
     if not any(errors.values()):
         try:
-            visit.sandbox.run(visit.sandbox.context(), work)
-            return _done(visit, "card")
+            challenge = visit.sandbox.run(visit.sandbox.context(), work)
+            return _done(visit, "card") if challenge is None else RedirectResponse(challenge, 303)
         except ApiError as error:
             problem = place(error, errors)
     shown_again = sticky(values)

@@ -9,7 +9,7 @@ from .errors import absent_parameter, invalid
 from .fields import merged_metadata
 from .invoice_lines import amount_of, item_line, line
 from .lists import inline
-from .payment_methods import card_of
+from .payment_methods import refusal_of
 from .periods import DAY, HOUR, next_end
 from .prices import plan_of
 from .store import Json
@@ -113,7 +113,7 @@ def start(
     lines += [_first_line(ctx, subscription_id, item, trialing) for item in made if not is_metered(item)]
     due = _due(ctx, customer, lines, redeemed)
     chosen = method or customer["invoice_settings"]["default_payment_method"]
-    refusal = card_of(ctx.need(chosen, "payment_method")).refusal(on_session=on_session) if chosen else None
+    refusal = refusal_of(ctx.need(chosen, "payment_method"), on_session=on_session) if chosen else None
     pays = due == 0 or (chosen is not None and refusal is None)
     if due and behavior == "default_incomplete":
         pays = False

@@ -107,7 +107,8 @@ def test_a_card_whose_bank_asks_the_person_fails_off_session_and_pays_on_the_inv
     invoice = fresh.invoices()[-1]
     payments = fresh.shop.get(f"/v1/invoice_payments?invoice={invoice['id']}&expand[]=data.payment.payment_intent")
     assert payments["data"][0]["payment"]["payment_intent"]["status"] == "requires_action"
-    httpx.post(invoice["hosted_invoice_url"], data={**CARD, "cardNumber": "4000 0027 6000 3184"})
+    asked = httpx.post(invoice["hosted_invoice_url"], data={**CARD, "cardNumber": "4000 0027 6000 3184"})
+    httpx.post(asked.headers["location"], data={"result": "complete"})
     assert fresh.invoices()[-1]["status"] == "paid"
     assert fresh.subscription(subscription)["status"] == "active"
 
