@@ -47,6 +47,8 @@ class Receiver:
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
         self.forged: list[str] = []
+        # Secrets of endpoints of the tests' own that take thin events.
+        self.thin_secrets: list[str] = []
         # Statuses for the next deliveries, then 200.
         self.answers: list[int] = []
         # The next deliveries are answered when their event is set.
@@ -84,7 +86,10 @@ class Receiver:
 
     def _take(self, body: bytes, signature: str) -> int:
         try:
-            stripe.Webhook.construct_event(body, signature, SECRET)
+            if json.loads(body)["object"] == "v2.core.event":
+                stripe.WebhookSignature.verify_header(body.decode(), signature, self.thin_secrets[0])
+            else:
+                stripe.Webhook.construct_event(body, signature, SECRET)
         except stripe.SignatureVerificationError as error:
             self.forged.append(str(error))
             return 400
