@@ -88,7 +88,7 @@ def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None)
         customer,
         chosen,
         method=method["id"] if method else None,
-        trial_end=data.get("trial_end"),
+        trial_end=_trial_end(data, ctx.now_of(customer)),
         meta=data.get("metadata"),
         mode=(data.get("billing_mode") or {}).get("type") or "flexible",
         description=data.get("description"),
@@ -98,6 +98,12 @@ def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None)
         session=session["id"],
     )
     session |= {"subscription": subscription["id"], "invoice": subscription["latest_invoice"]}
+
+
+def _trial_end(data: Json, now: int) -> int | None:
+    """Days of trial run from the subscription's start, not from the page's."""
+    days = data.get("trial_period_days")
+    return data.get("trial_end") if days is None else subscription_start.trial_from({"trial_period_days": days}, now)
 
 
 def _add_one_time(ctx: Context, customer: Json, item: Json) -> None:
