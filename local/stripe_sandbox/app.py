@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from . import challenge_page, checkout_page, control, dashboard, invoice_page, portal_page
+from . import challenge_page, checkout_page, control, dashboard, invoice_page, portal_change_page, portal_page
 from .api import Api
 from .sandbox import Sandbox, Settings
 
@@ -41,6 +41,9 @@ def create_app(settings: Settings) -> Starlette:
             Route(f"{_PORTAL}/cancel", portal_page.ask_cancel),
             Route(f"{_PORTAL}/cancel", portal_page.cancel, methods=["POST"]),
             Route(f"{_PORTAL}/resume", portal_page.resume, methods=["POST"]),
+            Route(f"{_PORTAL}/change", portal_change_page.choose),
+            Route(f"{_PORTAL}/change/confirm", portal_change_page.confirm),
+            Route(f"{_PORTAL}/change", portal_change_page.change, methods=["POST"]),
             Route(f"{_PORTAL}/card", portal_page.ask_card),
             Route(f"{_PORTAL}/card", portal_page.save_card, methods=["POST"]),
             Route(_INVOICE, invoice_page.show),

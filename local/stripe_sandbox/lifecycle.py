@@ -67,6 +67,8 @@ def trial_over(ctx: Context, subscription: Json, now: int) -> bool:
 def renew(ctx: Context, subscription: Json, now: int) -> Json:
     """Rolls the periods that are over into the next and drafts their invoice: what was used in the old ones, and the
     new ones in advance."""
+    if subscription.get("_next_price"):
+        subscription = _taken_over(ctx, subscription)
     customer = ctx.need(subscription["customer"], "customer")
     invoice_id = ids.new("in")
     items: list[Json] = []
@@ -103,6 +105,14 @@ def renew(ctx: Context, subscription: Json, now: int) -> Json:
     ctx.save(after, "customer.subscription.updated", subscription)
     schedule(ctx, after)
     return _draft(ctx, customer, after, lines, previous, invoice_id, usage, collect=collect)
+
+
+def _taken_over(ctx: Context, before: Json) -> Json:
+    """The subscription with the plan that was chosen for its next period; it begins with the period, unprorated."""
+    after = {name: value for name, value in before.items() if name != "_next_price"}
+    licensed = next(item for item in before["items"]["data"] if not usage_lines.is_metered(item))
+    plan_change.set_items(ctx, after, [{"id": licensed["id"], "price": before["_next_price"]}])
+    return after
 
 
 def _draft(

@@ -130,6 +130,12 @@ def apply_to(ctx: Context, subscription: Json, params: Json) -> Change:
     return change
 
 
+def set_items(ctx: Context, subscription: Json, wanted: list[Json]) -> None:
+    """Changes the items in place and bills nothing: for a change with the turn of the period."""
+    items, _ = _changed_items(ctx, subscription, wanted, ctx.now_of(subscription["customer"]))
+    subscription["items"] = subscription["items"] | {"data": items, "total_count": len(items)}
+
+
 def _changed_items(
     ctx: Context, subscription: Json, wanted_items: list[Json], now: int
 ) -> tuple[list[Json], list[tuple[Json | None, Json | None]]]:
