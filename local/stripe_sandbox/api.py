@@ -44,6 +44,7 @@ from . import (  # noqa: F401 - importing a noun registers its routes
 )
 from .context import Context
 from .errors import ApiError
+from .faults import ApiFault
 from .lists import render
 from .params import Params, parse_form
 from .routing import Route, routes
@@ -120,9 +121,15 @@ class Api:
             if faults.latency_ms:
                 await asyncio.sleep(faults.latency_ms / 1000)
             _key_of(request)
-            answer = self._answer(request, body, request_id, key)
-            if faults.take_hang():
+            fault = faults.take_api_error(request.method, request.url.path)
+            if fault is not None and fault.status == "hang" and not fault.after:
                 await _until_gone(request)
+                return Response(status_code=499)
+            answer = self._answer(request, body, request_id, key, fault)
+            if faults.take_hang() or (fault is not None and fault.status == "hang"):
+                await _until_gone(request)
+            elif fault is not None and fault.should_retry is not None:
+                answer.headers["Stripe-Should-Retry"] = str(fault.should_retry).lower()
         except ApiError as error:
             answer = _failed(error, request_id)
         finally:
@@ -133,7 +140,9 @@ class Api:
             headers["Idempotency-Key"] = key
         return Response(answer.body, answer.status, headers, "application/json")
 
-    def _answer(self, request: Request, body: bytes, request_id: str, key: str | None) -> _Answer:
+    def _answer(
+        self, request: Request, body: bytes, request_id: str, key: str | None, fault: ApiFault | None
+    ) -> _Answer:
         path = request.url.path
         print_ = idempotency.fingerprint(request.method, path, body) if key is not None else ""
         store = self._sandbox.store
@@ -143,14 +152,14 @@ class Api:
                 return _Answer(
                     replay.status, replay.body, {"Original-Request": replay.request_id, "Idempotent-Replayed": "true"}
                 )
-        fault = self._sandbox.faults.take_api_error(path)
+        status = fault.status if fault is not None else None
         try:
-            if fault is not None and not fault.after:
-                _fail(fault.status, executed=fault.status == 500)
+            if isinstance(status, int) and fault is not None and not fault.after:
+                _fail(status, executed=status == 500)
             answer = self._execute(request, path, body, request_id, key, print_)
-            if fault is not None:
+            if isinstance(status, int):
                 # The work and its own answer, kept for the key, stand; only this answer is lost.
-                _fail(fault.status, executed=False)
+                _fail(status, executed=False)
         except ApiError as error:
             answer = _failed(error, request_id)
             if key is not None and error.executed:
