@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from . import collection, ids
+from . import collection, discounts, ids
 from .context import Context
-from .errors import invalid
+from .errors import invalid, missing
 from .fields import apply, merged_metadata
 from .lists import Condition, page
 from .params import ADDRESS, SHIPPING, array, email, integer, metadata, record, text
 from .payment_methods import attach
 from .routing import delete, get, listing, post
-from .store import Json
+from .store import Json, public
 from .subscription_status import end
 
 _SETTINGS = record({"default_payment_method": text, "footer": text})
 _SHARED = {
     "address": ADDRESS,
     "balance": integer,
+    # Older than `discounts`, and still what the official CLI sends.
+    "coupon": text,
     "description": text,
     "email": email,
     "invoice_prefix": text,
@@ -92,7 +94,25 @@ def create(ctx: Context, params: Json) -> Json:
     if settings:
         _set_invoice_settings(ctx, customer, settings)
         ctx.save(customer)
+    if params.get("coupon"):
+        _set_coupon(ctx, customer, params["coupon"])
+        ctx.save(customer)
     return customer
+
+
+def _set_coupon(ctx: Context, customer: Json, coupon: str) -> None:
+    """A discount of every invoice of the customer whose subscription has none of its own. Changes it in place."""
+    currency = customer["currency"] or "usd"
+    offers = discounts.offered(ctx, [{"coupon": coupon}], customer, amount=0, currency=currency, name="coupon")
+    _end_discount(ctx, customer)
+    made = discounts.redeem(ctx, offers, customer)
+    customer["discount"] = public(ctx.need(made[0], "discount"))
+
+
+def _end_discount(ctx: Context, customer: Json) -> None:
+    if customer["discount"] is not None:
+        discounts.end(ctx, [customer["discount"]["id"]])
+        customer["discount"] = None
 
 
 def _set_invoice_settings(ctx: Context, customer: Json, settings: Json) -> None:
@@ -152,6 +172,10 @@ def update(ctx: Context, params: Json, customer: str) -> Json:
         _set_invoice_settings(ctx, after, {"default_payment_method": method["id"]})
     if params.get("invoice_settings"):
         _set_invoice_settings(ctx, after, params["invoice_settings"])
+    if params.get("coupon"):
+        _set_coupon(ctx, after, params["coupon"])
+    elif "coupon" in params:
+        _end_discount(ctx, after)
     return ctx.save(after, "customer.updated", before)
 
 
@@ -178,3 +202,15 @@ def remove(ctx: Context, params: Json, customer: str) -> Json:
     ctx.store.set_setting(f"deleted:{customer}", True)
     ctx.store.remove(customer)
     return {"id": customer, "object": "customer", "deleted": True}
+
+
+@delete("/v1/customers/{customer}/discount")
+def remove_discount(ctx: Context, params: Json, customer: str) -> Json:
+    before = ctx.need(customer, "customer")
+    if before["discount"] is None:
+        raise missing("discount", customer)
+    after = dict(before)
+    _end_discount(ctx, after)
+    ctx.save(after, "customer.updated", before)
+    gone: Json = before["discount"]
+    return gone | {"deleted": True}

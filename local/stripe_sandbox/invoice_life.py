@@ -36,6 +36,7 @@ def draft(
     invoice_id = invoice_id or ids.new("in")
     if discount_ids is None:
         discount_ids = subscription["discounts"] if subscription is not None else []
+        discount_ids = discount_ids or _of_customer(ctx, customer)
     for line in lines:
         line["invoice"] = invoice_id
         waiting = ((line["parent"] or {}).get("invoice_item_details") or {}).get("invoice_item")
@@ -145,6 +146,17 @@ def draft(
     return invoice
 
 
+def _of_customer(ctx: Context, customer: Json) -> list[str]:
+    """The customer's own discount, while it runs; used up by one invoice if it is for one."""
+    discount = ctx.need(customer["id"], "customer")["discount"]
+    if discount is None or not discounts.running(ctx, [discount["id"]], ctx.now_of(customer)):
+        return []
+    if not discounts.after_invoice(ctx, [discount["id"]]):
+        current = ctx.need(customer["id"], "customer")
+        ctx.save(current | {"discount": None}, "customer.updated", current)
+    return [discount["id"]]
+
+
 def _note(ctx: Context, subscription: Json, invoice: Json) -> None:
     """Keeps with the subscription what its items were billed for their whole period, and drops used-up discounts."""
     billed = dict(subscription["_net"])
@@ -154,7 +166,7 @@ def _note(ctx: Context, subscription: Json, invoice: Json) -> None:
         if details is not None and details["subscription_item"] not in metered:
             billed[details["subscription_item"]] = line["amount"] - sum(d["amount"] for d in line["discount_amounts"])
     subscription["_net"] = billed
-    if invoice["discounts"] == subscription["discounts"]:
+    if invoice["discounts"] and invoice["discounts"] == subscription["discounts"]:
         subscription["discounts"] = discounts.after_invoice(ctx, subscription["discounts"])
     ctx.store.put(subscription)
 

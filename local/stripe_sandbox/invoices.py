@@ -150,6 +150,18 @@ def pay(ctx: Context, params: Json, invoice: str) -> Json:
     return found
 
 
+@post("/v1/invoices/{invoice}/send")
+def send(ctx: Context, params: Json, invoice: str) -> Json:
+    """Finalizes a draft and tells that it was mailed; nothing is mailed in test mode."""
+    found = ctx.need(invoice, "invoice")
+    if found["status"] == "draft":
+        invoice_life.finalize(ctx, found)
+    if found["status"] not in ("open", "paid", "uncollectible"):
+        raise invalid(f"This invoice is {found['status']} and cannot be sent.", code="invoice_not_editable")
+    ctx.emit("invoice.sent", found)
+    return found
+
+
 @post("/v1/invoices/{invoice}/void")
 def void_route(ctx: Context, params: Json, invoice: str) -> Json:
     found = ctx.need(invoice, "invoice")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ids
+from . import events, ids
 from .context import Context
 from .errors import invalid
 from .fields import apply
@@ -153,7 +153,9 @@ def retrieve(ctx: Context, params: Json, refund: str) -> Json:
 @post("/v1/refunds/{refund}", {"metadata": metadata})
 def update(ctx: Context, params: Json, refund: str) -> Json:
     before = ctx.need(refund, "refund")
-    return ctx.save(apply(before, params, ()), "refund.updated", before)
+    after = ctx.save(apply(before, params, ()), "refund.updated", before)
+    ctx.emit("charge.refund.updated", after, events.difference(before, after))
+    return after
 
 
 @listing("/v1/refunds", {"charge": text, "payment_intent": text, "created": TIME_RANGE})

@@ -111,7 +111,8 @@ def start(
     redeemed = discounts.redeem(ctx, offers or [], customer, subscription=subscription_id, session=session)
     lines = invoice_items.take_pending(ctx, customer["id"], subscription_id)
     lines += [_first_line(ctx, subscription_id, item, trialing) for item in made if not is_metered(item)]
-    due = _due(ctx, customer, lines, redeemed)
+    own = [customer["discount"]["id"]] if customer["discount"] else []
+    due = _due(ctx, customer, lines, redeemed or discounts.running(ctx, own, now))
     chosen = method or customer["invoice_settings"]["default_payment_method"]
     refusal = refusal_of(ctx.need(chosen, "payment_method"), on_session=on_session) if chosen else None
     pays = due == 0 or (chosen is not None and refusal is None)
