@@ -99,11 +99,12 @@ def running(ctx: Context, discount_ids: list[str], now: int) -> list[str]:
     return [discount["id"] for discount in found if discount["end"] is None or discount["end"] > now]
 
 
-def after_invoice(ctx: Context, discount_ids: list[str]) -> list[str]:
-    """Those that go on after an invoice; the others, which were for one invoice, end."""
+def after_invoice(ctx: Context, invoice: Json) -> list[str]:
+    """The invoice's discounts that go on after it; those for the first charge end with one that they lowered."""
     going_on: list[str] = []
-    for discount in [ctx.need(discount, "discount") for discount in discount_ids]:
-        if discount["_coupon"]["duration"] == "once":
+    took_off = {one["discount"] for one in invoice["total_discount_amounts"] if one["amount"]}
+    for discount in [ctx.need(discount, "discount") for discount in invoice["discounts"]]:
+        if discount["_coupon"]["duration"] == "once" and discount["id"] in took_off:
             ctx.emit("customer.discount.deleted", discount)
         else:
             going_on.append(discount["id"])

@@ -141,24 +141,31 @@ def draft(
     }
     invoice_totals.reckon(ctx, invoice)
     ctx.create(invoice, "invoice.created")
+    _end_used_up(ctx, invoice, subscription)
     if subscription is not None:
         _note(ctx, subscription, invoice)
     return invoice
 
 
 def _of_customer(ctx: Context, customer: Json) -> list[str]:
-    """The customer's own discount, while it runs; used up by one invoice if it is for one."""
+    """The customer's own discount, while it runs."""
     discount = ctx.need(customer["id"], "customer")["discount"]
-    if discount is None or not discounts.running(ctx, [discount["id"]], ctx.now_of(customer)):
-        return []
-    if not discounts.after_invoice(ctx, [discount["id"]]):
-        current = ctx.need(customer["id"], "customer")
-        ctx.save(current | {"discount": None}, "customer.updated", current)
-    return [discount["id"]]
+    return discounts.running(ctx, [discount["id"]], ctx.now_of(customer)) if discount is not None else []
+
+
+def _end_used_up(ctx: Context, invoice: Json, subscription: Json | None) -> None:
+    """Takes discounts that this invoice used up from its subscription (in place) or its customer."""
+    going_on = discounts.after_invoice(ctx, invoice)
+    gone = [one for one in invoice["discounts"] if one not in going_on]
+    if subscription is not None:
+        subscription["discounts"] = [one for one in subscription["discounts"] if one not in gone]
+    customer = ctx.need(invoice["customer"], "customer")
+    if customer["discount"] is not None and customer["discount"]["id"] in gone:
+        ctx.save(customer | {"discount": None}, "customer.updated", customer)
 
 
 def _note(ctx: Context, subscription: Json, invoice: Json) -> None:
-    """Keeps with the subscription what its items were billed for their whole period, and drops used-up discounts."""
+    """Keeps with the subscription what its items were billed for their whole period."""
     billed = dict(subscription["_net"])
     metered = {one["item"]["id"] for one in invoice["_usage"]}
     for line in invoice["lines"]["data"]:
@@ -166,8 +173,6 @@ def _note(ctx: Context, subscription: Json, invoice: Json) -> None:
         if details is not None and details["subscription_item"] not in metered:
             billed[details["subscription_item"]] = line["amount"] - sum(d["amount"] for d in line["discount_amounts"])
     subscription["_net"] = billed
-    if invoice["discounts"] and invoice["discounts"] == subscription["discounts"]:
-        subscription["discounts"] = discounts.after_invoice(ctx, subscription["discounts"])
     ctx.store.put(subscription)
 
 
