@@ -49,7 +49,7 @@ def _plan(sandbox: Sandbox, subscription: Json, features: Json) -> Json:
     return {
         "id": subscription["id"],
         "name": " + ".join(names),
-        "price": " + ".join(price_words(item["price"], item["quantity"]) for item in items),
+        "price": " + ".join(price_words(item["price"], item.get("quantity")) for item in items),
         "state": state,
         "tone": tone,
         "when": when,

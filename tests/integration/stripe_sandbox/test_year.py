@@ -74,6 +74,7 @@ def test_a_year_of_a_metered_product_adds_up_in_seconds(own: Running, receiver: 
         if month == 5:
             assert own.get(f"/v1/subscriptions/{subscription}")["status"] == "past_due"
             portal = own.post("/v1/billing_portal/sessions", customer=customer)["url"]
+            assert "Past due" in httpx.get(portal).text
             httpx.post(f"{portal}/card", data={**CARD, "cardNumber": "5555 5555 5555 4444"})
         assert own.get(f"/v1/subscriptions/{subscription}")["status"] == "active"
     own.drain(30)
