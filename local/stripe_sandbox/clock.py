@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import checkout, collection, invoice_life, lifecycle, refunds, test_clocks
+from . import checkout, collection, invoice_life, invoice_preview, lifecycle, refunds, test_clocks
 from .context import Context
 from .store import Store
 
 log = logging.getLogger("stripe_sandbox")
 
 TASKS: dict[str, Callable[[Context, str], None]] = {
+    "upcoming": invoice_preview.upcoming_due,
     "turn": lifecycle.turn_due,
     "trial_will_end": lifecycle.trial_will_end_due,
     "collect_again": lifecycle.collect_again_due,

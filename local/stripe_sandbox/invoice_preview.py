@@ -51,6 +51,18 @@ _ITEM = record(
 def create_preview(ctx: Context, params: Json) -> Json:
     with ctx.rehearsal():
         invoice = _made(ctx, params)
+    return _as_preview(invoice)
+
+
+def upcoming_due(ctx: Context, subscription_id: str) -> None:
+    """Tells the next renewal some days before."""
+    with ctx.rehearsal():
+        invoice = _upcoming(ctx, ctx.need(subscription_id, "subscription"))
+    if invoice is not None:
+        ctx.emit("invoice.upcoming", _as_preview(invoice))
+
+
+def _as_preview(invoice: Json) -> Json:
     suffix = invoice["id"].removeprefix("in_")
     preview_id = f"upcoming_in_{suffix}"
     for line in invoice["lines"]["data"]:

@@ -6,9 +6,12 @@ from . import discounts, ids, invoice_items, invoice_life, plan_change, usage_li
 from .context import Context
 from .errors import ApiError
 from .invoice_lines import item_line
-from .periods import next_end
+from .periods import DAY, next_end
 from .store import Json
 from .subscription_status import end
+
+# How long before a renewal `invoice.upcoming` is sent; in Stripe a dashboard setting, here PUT /_sandbox/settings.
+DEFAULT_UPCOMING_DAYS = 7
 
 
 def schedule(ctx: Context, subscription: Json) -> None:
@@ -17,9 +20,16 @@ def schedule(ctx: Context, subscription: Json) -> None:
         ctx.store.cancel_jobs(subscription["id"])
         return
     if subscription["status"] == "paused":
-        ctx.store.cancel_jobs(subscription["id"], "turn")
+        for task in ("turn", "upcoming"):
+            ctx.store.cancel_jobs(subscription["id"], task)
         return
-    ctx.store.schedule(subscription["id"], "turn", subscription["test_clock"], next_turn(subscription))
+    turn_at = next_turn(subscription)
+    ctx.store.schedule(subscription["id"], "turn", subscription["test_clock"], turn_at)
+    upcoming = turn_at - int(ctx.store.setting("upcoming_days", DEFAULT_UPCOMING_DAYS)) * DAY
+    if upcoming > ctx.now(subscription["test_clock"]) and subscription["cancel_at"] is None:
+        ctx.store.schedule(subscription["id"], "upcoming", subscription["test_clock"], upcoming)
+    else:
+        ctx.store.cancel_jobs(subscription["id"], "upcoming")
 
 
 def next_turn(subscription: Json) -> int:

@@ -36,6 +36,20 @@ def test_a_renewal_is_a_draft_for_an_hour_and_then_paid(fresh: Timeline) -> None
     assert paid["status_transitions"]["paid_at"] == end + HOUR
 
 
+def test_a_renewal_is_told_a_week_before_and_an_end_is_not(fresh: Timeline) -> None:
+    subscription = fresh.subscribe(fresh.shop.price(2900)["id"])
+    end = fresh.subscription(subscription)["items"]["data"][0]["current_period_end"]
+    fresh.to(end - 7 * DAY - 1)
+    assert fresh.events(type="invoice.upcoming") == []
+    fresh.to(end + 2 * HOUR)
+    told = fresh.events(type="invoice.upcoming")
+    assert [(event["created"], event["data"]["object"]["amount_due"]) for event in told] == [(end - 7 * DAY, 2900)]
+    assert len(fresh.invoices()) == 2
+    fresh.shop.post(f"/v1/subscriptions/{subscription}", cancel_at_period_end="true")
+    fresh.to(end + 40 * DAY)
+    assert len(fresh.events(type="invoice.upcoming")) == 1
+
+
 def test_a_subscription_from_the_31st_bills_on_each_months_last_day(fresh: Timeline) -> None:
     subscription = fresh.subscribe(fresh.shop.price()["id"])
     ends = []
