@@ -203,7 +203,6 @@ def create(ctx: Context, params: Json) -> Json:
 
 
 def _automatic_tax(given: Json | None) -> Json:
-    """Nothing sold here is taxed: with automatic tax on, it is worked out as zero."""
     enabled = bool(given and given.get("enabled"))
     status = "complete" if enabled else None
     return {"enabled": enabled, "liability": None, "provider": "stripe" if enabled else None, "status": status}

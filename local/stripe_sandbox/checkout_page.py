@@ -82,6 +82,7 @@ def _show(
         every=every(recurring[0]["price"]) if recurring else "",
         lines=lines,
         due=shown(session["amount_total"], currency),
+        tax=shown(tax, currency) if (tax := session["total_details"]["amount_tax"]) else "",
         discount=_discount(sandbox, session, shown(-off, currency)) if session["discounts"] else None,
         takes_code=bool(session["allow_promotion_codes"]),
         code_error=code_error,

@@ -96,6 +96,7 @@ def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None)
         on_session=True,
         offers=checkout_totals.offers(ctx, session),
         session=session["id"],
+        taxed=session["automatic_tax"]["enabled"],
     )
     session |= {"subscription": subscription["id"], "invoice": subscription["latest_invoice"]}
 

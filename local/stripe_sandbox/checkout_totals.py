@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import discounts
+from . import discounts, taxes
 from .context import Context
 from .discounts import Offer
 from .store import Json
@@ -27,7 +27,7 @@ def reckon(ctx: Context, session: Json) -> Json:
     """Sets every sum of an open session from its lines and discounts. Changes it in place."""
     items = session["line_items"]["data"]
     for item in items:
-        item |= {"amount_discount": 0, "amount_total": item["amount_subtotal"]}
+        item |= {"amount_discount": 0, "amount_tax": 0, "amount_total": item["amount_subtotal"]}
     for offer in offers(ctx, session):
         chosen = [i for i in items if i["amount_total"] and discounts.fits(offer.coupon, i["price"]["product"])]
         off = discounts.off_each(offer.coupon, [item["amount_total"] for item in chosen])
@@ -36,12 +36,24 @@ def reckon(ctx: Context, session: Json) -> Json:
                 "amount_discount": item["amount_discount"] + amount,
                 "amount_total": item["amount_total"] - amount,
             }
+    if session["automatic_tax"]["enabled"]:
+        for item in items:
+            _tax(ctx, item)
     due = [item for item in items if not deferred(session, item)]
     total = sum(item["amount_total"] for item in due)
     session |= {
         "amount_subtotal": sum(item["amount_subtotal"] for item in due),
         "amount_total": total,
         "payment_status": "unpaid" if total else "no_payment_required",
-        "total_details": session["total_details"] | {"amount_discount": sum(i["amount_discount"] for i in due)},
+        "total_details": session["total_details"]
+        | {name: sum(item[name] for item in due) for name in ("amount_discount", "amount_tax")},
     }
     return session
+
+
+def _tax(ctx: Context, item: Json) -> None:
+    """Tax on top is added to the line's total; tax within it is only named."""
+    amount, behavior = taxes.of(ctx, item["amount_total"], item["price"]["id"])
+    item["amount_tax"] = amount
+    if behavior == "exclusive":
+        item["amount_total"] += amount

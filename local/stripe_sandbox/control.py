@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from . import collection, lifecycle
+from . import collection, lifecycle, taxes
 from .sandbox import Sandbox
 
 
@@ -117,6 +118,7 @@ def _settings(sandbox: Sandbox) -> dict[str, Any]:
         "business_name": sandbox.store.setting("business_name", "Sandbox"),
         "retry_days": sandbox.store.setting("retry_days", collection.DEFAULT_RETRY_DAYS),
         "end_state": sandbox.store.setting("end_state", collection.DEFAULT_END_STATE),
+        "tax_percent": sandbox.store.setting("tax_percent", taxes.DEFAULT_PERCENT),
         "upcoming_days": sandbox.store.setting("upcoming_days", lifecycle.DEFAULT_UPCOMING_DAYS),
     }
 
@@ -139,6 +141,9 @@ async def set_settings(request: Request) -> JSONResponse:
         return refused("retry_days is a list of at most 8 whole numbers of days, 1 to 30")
     if body.get("end_state", "cancel") not in ("cancel", "unpaid", "past_due"):
         return refused("end_state is cancel, unpaid or past_due")
+    percent = body.get("tax_percent", "0")
+    if not isinstance(percent, str) or not re.fullmatch(r"\d{1,2}(\.\d{1,4})?", percent):
+        return refused("tax_percent is a decimal text from 0 to 99.9999")
     if body.get("upcoming_days", 7) not in (3, 7, 15, 30, 45):
         return refused("upcoming_days is 3, 7, 15, 30 or 45")
     if not isinstance(body.get("business_name", "x"), str) or not body.get("business_name", "x").strip():

@@ -65,13 +65,9 @@ def draft(
         "attempt_count": 0,
         "attempted": False,
         "auto_advance": auto_advance,
-        "automatic_tax": {
-            "disabled_reason": None,
-            "enabled": False,
-            "liability": None,
-            "provider": None,
-            "status": None,
-        },
+        "automatic_tax": invoice_totals.automatic_tax(
+            enabled=subscription is not None and subscription["automatic_tax"]["enabled"]
+        ),
         "automatically_finalizes_at": now + DRAFT_SECONDS if auto_advance else None,
         "billing_reason": reason,
         "collection_method": "charge_automatically",

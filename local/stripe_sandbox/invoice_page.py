@@ -71,6 +71,7 @@ def _show(sandbox: Sandbox, invoice: Json, status: int = 200, **form: object) ->
         off=shown(-sum(one["amount"] for one in invoice["total_discount_amounts"]), currency)
         if invoice["total_discount_amounts"]
         else "",
+        tax=shown(tax, currency) if (tax := sum(one["amount"] for one in invoice["total_taxes"])) else "",
         balance=shown(used, currency) if (used := invoice["amount_due"] - invoice["total"]) else "",
         payable=invoice["status"] in ("open", "uncollectible"),
         challenge=_challenge(sandbox, invoice),
@@ -171,8 +172,10 @@ def paper(invoice: Json) -> bytes:
         y += 20
     rules.append(y - 8)
     off = sum(one["amount"] for one in invoice["total_discount_amounts"])
+    tax = sum(one["amount"] for one in invoice["total_taxes"])
     for label, amount, bold in (
         *((("Discount", -off, False),) if off else ()),
+        *((("Tax", tax, False),) if tax else ()),
         ("Total", invoice["total"], False),
         ("Amount paid", invoice["amount_paid"], False),
         ("Amount due", invoice["amount_remaining"], True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import customer_balance, discounts
+from . import customer_balance, discounts, taxes
 from .context import Context
 from .store import Json
 
@@ -12,7 +12,9 @@ def reckon(ctx: Context, invoice: Json) -> Json:
     lines = invoice["lines"]["data"]
     subtotal = sum(line["amount"] for line in lines)
     taken = discounts.take_off(ctx, lines, invoice["discounts"])
-    total = subtotal - sum(one["amount"] for one in taken)
+    on_top, within = taxes.levy(ctx, invoice)
+    net = subtotal - sum(one["amount"] for one in taken)
+    total = net + on_top
     balance = ctx.need(invoice["customer"], "customer")["balance"]
     due = max(0, total + balance)
     invoice |= {
@@ -20,12 +22,33 @@ def reckon(ctx: Context, invoice: Json) -> Json:
         "amount_remaining": due,
         "starting_balance": balance,
         "subtotal": subtotal,
-        "subtotal_excluding_tax": subtotal,
+        "subtotal_excluding_tax": subtotal - within,
         "total": total,
         "total_discount_amounts": taken,
-        "total_excluding_tax": total,
+        "total_excluding_tax": net - within,
     }
     return invoice
+
+
+def automatic_tax(*, enabled: bool) -> Json:
+    return {
+        "disabled_reason": None,
+        "enabled": enabled,
+        "liability": {"type": "self"} if enabled else None,
+        "provider": "stripe" if enabled else None,
+        "status": "complete" if enabled else None,
+    }
+
+
+def due(ctx: Context, customer: Json, lines: list[Json], discount_ids: list[str], *, taxed: bool) -> int:
+    """What an invoice of these lines will ask for, before there is one."""
+    planned: Json = {
+        "automatic_tax": automatic_tax(enabled=taxed),
+        "customer": customer["id"],
+        "discounts": discount_ids,
+        "lines": {"data": lines},
+    }
+    return int(reckon(ctx, planned)["amount_due"])
 
 
 def settle_balance(ctx: Context, invoice: Json) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import collection, discounts, events, ids, invoice_items, invoice_life, lifecycle
+from . import collection, discounts, events, ids, invoice_items, invoice_life, invoice_totals, lifecycle
 from .context import Context
 from .discounts import Offer
 from .errors import absent_parameter, invalid
@@ -88,12 +88,11 @@ def start(
     on_session: bool = False,
     offers: list[Offer] | None = None,
     session: str | None = None,
-    more: Json | None = None,
+    taxed: bool = False,
 ) -> Json:
     """Creates a subscription and its first invoice, and collects it. Raises card_error for `error_if_incomplete`.
 
-    `items` are {price: object, quantity, metadata}. A trial makes an invoice of nothing. `more` are fields of the
-    subscription to set at once.
+    `items` are {price: object, quantity, metadata}. A trial makes an invoice of nothing.
     """
     now = ctx.now_of(customer)
     trialing = trial_end is not None and trial_end > now
@@ -112,7 +111,8 @@ def start(
     lines = invoice_items.take_pending(ctx, customer["id"], subscription_id)
     lines += [_first_line(ctx, subscription_id, item, trialing) for item in made if not is_metered(item)]
     own = [customer["discount"]["id"]] if customer["discount"] else []
-    due = _due(ctx, customer, lines, redeemed or discounts.running(ctx, own, now))
+    applied = redeemed or discounts.running(ctx, own, now)
+    due = invoice_totals.due(ctx, customer, lines, applied, taxed=taxed)
     chosen = method or customer["invoice_settings"]["default_payment_method"]
     refusal = refusal_of(ctx.need(chosen, "payment_method"), on_session=on_session) if chosen else None
     pays = due == 0 or (chosen is not None and refusal is None)
@@ -130,7 +130,11 @@ def start(
         "object": "subscription",
         "application": None,
         "application_fee_percent": None,
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
+        "automatic_tax": {
+            "disabled_reason": None,
+            "enabled": taxed,
+            "liability": {"type": "self"} if taxed else None,
+        },
         "billing_cycle_anchor": anchor,
         "billing_cycle_anchor_config": None,
         "billing_mode": {
@@ -181,7 +185,6 @@ def start(
         "trial_settings": {"end_behavior": {"missing_payment_method": missing_method}},
         "trial_start": now if trialing else None,
         "_net": {},
-        **(more or {}),
     }
     ctx.create(subscription, "customer.subscription.created")
     invoice = invoice_life.draft(
@@ -209,13 +212,6 @@ def start(
     if trialing and trial_end is not None:
         ctx.store.schedule(subscription_id, "trial_will_end", customer["test_clock"], max(now, trial_end - 3 * DAY))
     return subscription
-
-
-def _due(ctx: Context, customer: Json, lines: list[Json], discount_ids: list[str]) -> int:
-    """What the first invoice will ask for."""
-    off: int = sum(one["amount"] for one in discounts.take_off(ctx, lines, discount_ids))
-    subtotal: int = sum(line["amount"] for line in lines)
-    return max(0, subtotal - off + int(customer["balance"]))
 
 
 def _first_line(ctx: Context, subscription_id: str, item: Json, trialing: bool) -> Json:

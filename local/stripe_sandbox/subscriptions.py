@@ -86,6 +86,7 @@ def create(ctx: Context, params: Json) -> Json:
         description=params.get("description"),
         missing_method=behavior.get("missing_payment_method") or "create_invoice",
         offers=offers,
+        taxed=bool((params.get("automatic_tax") or {}).get("enabled")),
     )
     if params.get("cancel_at_period_end") or params.get("cancel_at"):
         changed = dict(subscription)
@@ -210,6 +211,10 @@ def update(ctx: Context, params: Json, subscription: str) -> Json:
         after["trial_end"] = now = ctx.now_of(before["customer"])
         if lifecycle.trial_over(ctx, after, now):
             return ctx.need(subscription, "subscription")
+    if params.get("automatic_tax"):
+        taxed = bool(params["automatic_tax"].get("enabled"))
+        liability = {"type": "self"} if taxed else None
+        after["automatic_tax"] = {"disabled_reason": None, "enabled": taxed, "liability": liability}
     if "discounts" in params:
         _set_discounts(ctx, after, params["discounts"])
     if "pause_collection" in params:
