@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import charging, ids, subscription_status
 from .context import Context
 from .errors import ApiError, invalid
+from .payment_methods import attach
 from .periods import DAY
 from .store import Json
 
@@ -89,11 +90,24 @@ def attempt(ctx: Context, invoice: Json, method: Json | None = None, *, on_sessi
         refusal = charging.confirm(ctx, intent, chosen, on_session=on_session)
     if refusal is None:
         mark_paid(ctx, invoice)
+        if chosen is not None:
+            _keep_method(ctx, invoice, chosen)
         return None
     if intent["status"] == "requires_action":
         ctx.emit("invoice.payment_action_required", invoice)
     _failed(ctx, invoice)
     return refusal
+
+
+def _keep_method(ctx: Context, invoice: Json, method: Json) -> None:
+    """A subscription that saves what paid it has it as its default from then on."""
+    subscription = subscription_status.of_invoice(ctx, invoice)
+    if subscription is None or subscription["payment_settings"]["save_default_payment_method"] != "on_subscription":
+        return
+    if method["customer"] is None:
+        method = attach(ctx, method["id"], ctx.need(invoice["customer"], "customer"))
+    after = subscription | {"default_payment_method": method["id"]}
+    ctx.save(after, "customer.subscription.updated", subscription)
 
 
 def mark_paid(ctx: Context, invoice: Json) -> None:

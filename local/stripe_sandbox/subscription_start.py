@@ -89,6 +89,7 @@ def start(
     offers: list[Offer] | None = None,
     session: str | None = None,
     taxed: bool = False,
+    keeps_method: bool = False,
 ) -> Json:
     """Creates a subscription and its first invoice, and collects it. Raises card_error for `error_if_incomplete`.
 
@@ -171,7 +172,7 @@ def start(
         "payment_settings": {
             "payment_method_options": None,
             "payment_method_types": None,
-            "save_default_payment_method": "off",
+            "save_default_payment_method": "on_subscription" if keeps_method else "off",
         },
         "pending_invoice_item_interval": None,
         "pending_setup_intent": None,

@@ -28,6 +28,13 @@ _PAUSE_COLLECTION = record(
     {"behavior": choice("keep_as_draft", "mark_uncollectible", "void"), "resumes_at": integer}, required=["behavior"]
 )
 
+_PAYMENT_SETTINGS = record(
+    {
+        "payment_method_options": anything,
+        "payment_method_types": array(choice("card")),
+        "save_default_payment_method": choice("off", "on_subscription"),
+    }
+)
 SHARED = {
     "automatic_tax": record({"enabled": boolean}),
     "cancel_at": cancel_time,
@@ -40,7 +47,7 @@ SHARED = {
     "metadata": metadata,
     "off_session": boolean,
     "payment_behavior": choice("allow_incomplete", "default_incomplete", "error_if_incomplete"),
-    "payment_settings": anything,
+    "payment_settings": _PAYMENT_SETTINGS,
     "proration_behavior": choice("always_invoice", "create_prorations", "none"),
     "trial_end": now_or_time,
     "trial_settings": _TRIAL_SETTINGS,
@@ -86,6 +93,7 @@ def create(ctx: Context, params: Json) -> Json:
         description=params.get("description"),
         missing_method=behavior.get("missing_payment_method") or "create_invoice",
         offers=offers,
+        keeps_method=(params.get("payment_settings") or {}).get("save_default_payment_method") == "on_subscription",
         taxed=bool((params.get("automatic_tax") or {}).get("enabled")),
     )
     if params.get("cancel_at_period_end") or params.get("cancel_at"):
@@ -211,6 +219,10 @@ def update(ctx: Context, params: Json, subscription: str) -> Json:
         after["trial_end"] = now = ctx.now_of(before["customer"])
         if lifecycle.trial_over(ctx, after, now):
             return ctx.need(subscription, "subscription")
+    if params.get("payment_settings"):
+        kept = params["payment_settings"].get("save_default_payment_method")
+        if kept is not None:
+            after["payment_settings"] = before["payment_settings"] | {"save_default_payment_method": kept}
     if params.get("automatic_tax"):
         taxed = bool(params["automatic_tax"].get("enabled"))
         liability = {"type": "self"} if taxed else None
