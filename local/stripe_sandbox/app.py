@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/_sandbox/clock/advance", control.advance_clock, methods=["POST"]),
             Route("/_sandbox/deliveries", control.deliveries),
             Route("/_sandbox/deliveries/drain", control.drain, methods=["POST"]),
+            Route("/_sandbox/deliveries/replay", control.replay, methods=["POST"]),
             Route("/_sandbox/refunds", dashboard.refund, methods=["POST"]),
             Route("/_sandbox/disputes", dashboard.dispute, methods=["POST"]),
             Route("/_sandbox/disputes/{dispute}/close", dashboard.close_dispute, methods=["POST"]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from random import SystemRandom
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from . import collection, lifecycle, taxes
+from . import collection, events, lifecycle, taxes
 from .sandbox import Sandbox
 
 
@@ -94,6 +96,40 @@ async def drain(request: Request) -> JSONResponse:
         return refused("timeout is a number of seconds")
     left = await sandbox_of(request).deliverer.drain(min(max(timeout, 0.0), 300.0))
     return JSONResponse({"drained": left == 0, "pending": left})
+
+
+async def replay(request: Request) -> JSONResponse:
+    """Sends every event again to the endpoints that want it: `{"order": "made" | "reversed" | "shuffled"}`, of the
+    `types` given or of all. Answers how many deliveries that makes."""
+    sandbox = sandbox_of(request)
+    try:
+        body = await body_of(request)
+    except ValueError as error:
+        return refused(str(error))
+    order, types = body.get("order", "made"), body.get("types")
+    if order not in ("made", "reversed", "shuffled") or set(body) - {"order", "types"}:
+        return refused("order is made, reversed or shuffled; types is a list of event types")
+    if types is not None and not isinstance(types, list):
+        return refused("types is a list of event types")
+    found = [event for event in sandbox.store.all("event") if types is None or event["type"] in types]
+    if order == "reversed":
+        found.reverse()
+    elif order == "shuffled":
+        SystemRandom().shuffle(found)
+    now, made = time.time(), 0
+    with sandbox.store.transaction():
+        for event in found:
+            for delivery in events.enqueue(sandbox.store, event):
+                # A little apart, so that the order is one although several are sent at once.
+                sandbox.store.db.execute(
+                    "UPDATE deliveries SET next_at = ? WHERE id = ?", (now + made * _REPLAY_GAP, delivery)
+                )
+                made += 1
+    sandbox.deliverer.wake()
+    return JSONResponse({"deliveries": made})
+
+
+_REPLAY_GAP = 0.003
 
 
 async def faults(request: Request) -> JSONResponse:

@@ -41,6 +41,8 @@ class Faults:
     latency_ms: int = 0
     # Milliseconds between an event and its first delivery.
     webhook_delay_ms: int = 0
+    # Each delivery waits up to so many milliseconds more, by chance: changes overtake one another.
+    webhook_jitter_ms: int = 0
     # Each delivery is made twice.
     duplicate: bool = False
     # Deliveries of one change go out in a shuffled order, some tens of milliseconds apart.
@@ -105,7 +107,8 @@ class Faults:
 
     @property
     def touches_webhooks(self) -> bool:
-        return bool(self.webhook_delay_ms or self.duplicate or self.reorder or self.drop or self.drop_next)
+        delayed = self.webhook_delay_ms or self.webhook_jitter_ms
+        return bool(delayed or self.duplicate or self.reorder or self.drop or self.drop_next)
 
     def disturb(self, store: Store, deliveries: list[int]) -> None:
         """Applies the webhook knobs to deliveries that were just made."""
@@ -127,7 +130,8 @@ class Faults:
             _random.shuffle(kept)
         gap = 0.05 if self.reorder else 0.0
         for place, delivery in enumerate(kept):
-            at = now + self.webhook_delay_ms / 1000 + place * gap
+            late = self.webhook_delay_ms + _random.uniform(0, self.webhook_jitter_ms)
+            at = now + late / 1000 + place * gap
             store.db.execute("UPDATE deliveries SET next_at = ? WHERE id = ?", (at, delivery))
 
     def _drops(self, store: Store, delivery: int) -> bool:

@@ -86,6 +86,31 @@ def test_deliveries_are_lost_by_pattern(own: Running, receiver: Receiver) -> Non
     assert not [name for name in types if name.startswith("customer.subscription") or name == "invoice.finalized"]
 
 
+def test_chance_delays_let_changes_overtake_one_another(own: Running, receiver: Receiver) -> None:
+    own.control("PUT", "faults", {"webhook_jitter_ms": 400})
+    made = [own.post("/v1/products", name=str(n))["id"] for n in range(30)]
+    own.drain()
+    arrived = [delivery.event["data"]["object"]["id"] for delivery in receiver.of("product.created")]
+    assert sorted(arrived) == sorted(made)
+    assert arrived != made
+
+
+@pytest.mark.parametrize("order", ["made", "reversed", "shuffled"])
+def test_the_whole_log_can_be_sent_again_in_any_order(own: Running, receiver: Receiver, order: str) -> None:
+    made = [own.post("/v1/products", name=str(n))["id"] for n in range(12)]
+    own.post("/v1/coupons", percent_off="5")
+    own.drain()
+    receiver.deliveries.clear()
+    assert own.control("POST", "deliveries/replay", {"order": order, "types": ["product.created"]}) == {
+        "deliveries": 12
+    }
+    own.drain()
+    arrived = [delivery.event["data"]["object"]["id"] for delivery in receiver.deliveries]
+    assert sorted(arrived) == sorted(made)
+    if order == "reversed":
+        assert arrived.index(made[-1]) < arrived.index(made[0])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
