@@ -38,6 +38,7 @@ from . import (  # noqa: F401 - importing a noun registers its routes
     promotion_codes,
     refunds,
     setup_intents,
+    sources,
     subscriptions,
     test_clocks,
     webhooks,

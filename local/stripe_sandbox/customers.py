@@ -104,8 +104,8 @@ def _set_coupon(ctx: Context, customer: Json, coupon: str) -> None:
     """A discount of every invoice of the customer whose subscription has none of its own. Changes it in place."""
     currency = customer["currency"] or "usd"
     offers = discounts.offered(ctx, [{"coupon": coupon}], customer, amount=0, currency=currency, name="coupon")
-    _end_discount(ctx, customer)
-    made = discounts.redeem(ctx, offers, customer)
+    event = "created" if customer["discount"] is None else "updated"
+    made = discounts.redeem(ctx, offers, customer, event=f"customer.discount.{event}")
     customer["discount"] = public(ctx.need(made[0], "discount"))
 
 

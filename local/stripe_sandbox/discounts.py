@@ -62,6 +62,7 @@ def redeem(
     subscription: str | None = None,
     invoice: str | None = None,
     session: str | None = None,
+    event: str = "customer.discount.created",
 ) -> list[str]:
     """Discounts of these offers, counted as redeemed; returns their ids."""
     made: list[str] = []
@@ -85,7 +86,7 @@ def redeem(
             # Its terms as they were: a deleted coupon's discounts go on.
             "_coupon": coupon,
         }
-        ctx.create(discount, "customer.discount.created")
+        ctx.create(discount, event)
         coupons.count_redemption(ctx, coupon)
         if offer.code is not None:
             promotion_codes.count_redemption(ctx, offer.code)

@@ -162,7 +162,7 @@ def _end_used_up(ctx: Context, invoice: Json, subscription: Json | None) -> None
 
 def _note(ctx: Context, subscription: Json, invoice: Json) -> None:
     """Keeps with the subscription what its items were billed for their whole period."""
-    billed = dict(subscription["_net"])
+    billed = dict(subscription.get("_net") or {})
     metered = {one["item"]["id"] for one in invoice["_usage"]}
     for line in invoice["lines"]["data"]:
         details = (line["parent"] or {}).get("subscription_item_details")

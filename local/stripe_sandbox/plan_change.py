@@ -250,7 +250,7 @@ def credit_rest(ctx: Context, subscription: Json, at: int) -> None:
 
 def _credit(ctx: Context, subscription: Json, item: Json, at: int) -> None:
     """Credits what was billed for the item's period, less discounts: an item changed without proration as it was."""
-    billed = subscription["_net"].get(item["id"], 0)
+    billed = (subscription.get("_net") or {}).get(item["id"], 0)
     if billed:
         _prorate(ctx, subscription, item, at, -share(billed, item, at), "Unused time on")
 
@@ -260,7 +260,7 @@ def _debit(ctx: Context, subscription: Json, item: Json, at: int) -> None:
         return
     whole = amount_of(item["price"], item["quantity"])
     cost = discounts.net(ctx, whole, item["price"]["product"], subscription["discounts"])
-    subscription["_net"] = subscription["_net"] | {item["id"]: cost}
+    subscription["_net"] = (subscription.get("_net") or {}) | {item["id"]: cost}
     _prorate(ctx, subscription, item, at, share(cost, item, at), "Remaining time on")
 
 

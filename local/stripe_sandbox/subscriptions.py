@@ -232,6 +232,9 @@ def update(ctx: Context, params: Json, subscription: str) -> Json:
     if "pause_collection" in params:
         _set_pause(ctx, after, params["pause_collection"])
     change = plan_change.apply_to(ctx, after, params) if plan_change.asked(params) else plan_change.Change()
+    if after["cancel_at_period_end"]:
+        # A change may have moved the period's end, and the cancellation goes with it.
+        after["cancel_at"] = max(item["current_period_end"] for item in after["items"]["data"])
     ctx.save(after, "customer.subscription.updated", before)
     lifecycle.schedule(ctx, after)
     change.collect(ctx, after, params.get("payment_behavior") or "allow_incomplete")

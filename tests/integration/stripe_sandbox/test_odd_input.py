@@ -36,6 +36,7 @@ def _objects(shop: Running) -> dict[str, str]:
         "coupon": coupon,
         "code": shop.post("/v1/promotion_codes", **{"promotion[type]": "coupon", "promotion[coupon]": coupon})["id"],
         "meter": meter["id"],
+        "source": customer["invoice_settings"]["default_payment_method"],
         "transaction": shop.post(f"/v1/customers/{customer['id']}/balance_transactions", amount="-1", currency="usd")[
             "id"
         ],
