@@ -142,9 +142,10 @@ class Timekeeper:
             await asyncio.sleep(wait)
 
     def advance_test_clock(self, clock_id: str) -> None:
-        self._spawn(self._advance_test_clock(clock_id))
+        self._spawn(self.finish(clock_id))
 
-    async def _advance_test_clock(self, clock_id: str) -> None:
+    async def finish(self, clock_id: str) -> None:
+        """Does all due work of an advancing test clock, until it shows the time it was told."""
         async with self._lock:
             clock = self._store.get(clock_id)
             if clock is None or clock["status"] != "advancing":
