@@ -62,7 +62,7 @@ def main() -> None:
             grpc_server.QuotaServicer(lane, directory, new_uow),
             grpc_server.FULL_NAME,
         )
-        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing)
+        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing, clock)
         asked = (lane, directory, ring, clock, settings.public_url)
         server.add(
             external_auth_pb2_grpc.add_AuthorizationServicer_to_server,
@@ -88,6 +88,7 @@ def main() -> None:
             tasks.start(ring.run(), "keys")
             tasks.start(relay.run(), "outbox relay")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
+            tasks.start(consumer.overhear(stream, ring), "revoked keys")
             tasks.start(maintenance.keep_days(engine), "days")
             tasks.start(maintenance.keep_healing(billing, new_uow), "healing")
             await server.start()
