@@ -54,6 +54,8 @@ _CHALLENGE = 'Bearer realm="tollway"'
 _FIELDS = {"request_id": "Idempotency-Key"}
 # ErrorInfo metadata that is meant for callers; the rest stays inside.
 _SHOWN_METADATA = ("contact",)
+_CATALOGS = frozenset({"402", "403", "429", "503"})
+_CATALOG_LINKS = {"billing_url": "checkoutUrl", "support_contact": "supportContact"}
 
 
 class Problem(Exception):
@@ -113,6 +115,8 @@ def from_error(error: errors.TollwayError) -> Problem:
     if status == 401:
         headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="invalid_token"'
     field = _FIELDS.get(error.field, error.field)
+    if error.metadata.get("http_status") in _CATALOGS:
+        return _from_catalog(error)
     return Problem(
         reason.lower(),
         "" if foreign else error.message,
@@ -121,6 +125,15 @@ def from_error(error: errors.TollwayError) -> Problem:
         headers=headers,
         **{key: error.metadata[key] for key in _SHOWN_METADATA if error.metadata.get(key)},
     )
+
+
+def _from_catalog(error: errors.TollwayError) -> Problem:
+    """A refusal in the catalog's own words, with its status: the plan does not include what was asked for."""
+    told, reason = error.metadata, error.error_reason.lower()
+    members: dict[str, Any] = {name: int(told[name]) for name in ("used", "limit") if told.get(name, "").isdigit()}
+    members |= {shown: told[name] for name, shown in _CATALOG_LINKS.items() if told.get(name)}
+    status = int(told["http_status"])
+    return Problem(reason, error.message, status=status, title="Not in your plan", reason=reason, **members)
 
 
 def seconds(delay: timedelta) -> str:

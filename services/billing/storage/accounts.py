@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +23,9 @@ class Account:
     email: str
     stripe_customer_id: str | None
     create_time: datetime
+
+
+_SLUG = re.compile(r"[a-z0-9-]{1,100}")
 
 
 def to_account(row: Row[Any]) -> Account:
@@ -47,7 +51,9 @@ class Accounts:
 
     async def by_slug(self, slug: str) -> Account:
         """Raises AccountNotFound, in the words of an account that is somebody else's."""
-        row = (await self._connection.execute(select(account).where(account.c.slug == slug))).first()
+        # What is no slug may be no text that PostgreSQL takes either.
+        found = select(account).where(account.c.slug == slug)
+        row = (await self._connection.execute(found)).first() if _SLUG.fullmatch(slug) else None
         if row is None:
             raise AccountNotFound("There is no such account.")
         return to_account(row)

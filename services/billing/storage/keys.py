@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from services.billing.domain.principal import Role
 from services.billing.errors import KeyNotFound
 from services.billing.storage.accounts import Account, to_account
 from services.billing.storage.tables import account, api_key, entitlement, membership
+
+_ID = re.compile(r"key_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class ApiKeys:
     async def get(self, account_id: str, key_id: str) -> ApiKey:
         """Raises KeyNotFound, for another account's key too."""
         statement = select(api_key).where(api_key.c.id == key_id, api_key.c.account_id == account_id)
-        row = (await self._connection.execute(statement)).first()
+        # What is no id may be no text that PostgreSQL takes either.
+        row = (await self._connection.execute(statement)).first() if _ID.fullmatch(key_id) else None
         if row is None:
             raise KeyNotFound("There is no such key.", field="key_id")
         return _key(row)
@@ -110,4 +114,4 @@ class ApiKeys:
 
 
 def _key(row: Row[Any]) -> ApiKey:
-    return ApiKey(*row[:])
+    return ApiKey(*row[: len(api_key.c)])
