@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from local import postgres
+from local.ports import is_free, reserve
 from local.state import State
 
 DATABASES = ("billing", "quota", "notify")
@@ -16,6 +17,7 @@ DATABASES = ("billing", "quota", "notify")
 _PORTS = {
     "gateway": 8080,
     "sandbox": 12111,
+    "clerk": 12112,
     "mailbox": 8025,
     "smtp": 1025,
     "billing": 7101,
@@ -43,6 +45,7 @@ class LocalSettings:
     nats_url: str
     nats_is_ours: bool
     real_stripe: bool
+    clerk_is_ours: bool
     catalog: Path
     database_prefix: str
     # A part that dies this often within 60 s stops everything.
@@ -61,6 +64,8 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
     """Reads and checks the settings; makes the secrets. Raises SettingsError with all that is wrong."""
     wrong: list[str] = []
     ports = {name: _number(given, f"TOLLWAY_{name.upper()}_PORT", port, wrong) for name, port in _PORTS.items()}
+    if not given.get("TOLLWAY_CLERK_PORT") and not is_free(ports["clerk"]):
+        ports["clerk"] = reserve()  # a second installation need not know of a stand-in that it may never use
     for name, port in ports.items():
         if twin := next((other for other in ports if other < name and ports[other] == port), None):
             wrong.append(f"TOLLWAY_{name.upper()}_PORT: {port} is also TOLLWAY_{twin.upper()}_PORT")
@@ -100,6 +105,12 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
         environment["STRIPE_WEBHOOK_SECRET"] = secrets["STRIPE_WEBHOOK_SECRET"]
         environment["STRIPE_API_BASE"] = f"http://127.0.0.1:{ports['sandbox']}"
         environment["TOLLWAY_CLOCK_FILE"] = str(state.folder / "clock-offset")
+    clerk_is_ours = not _is_set(given, "TOLLWAY_CLERK_ISSUER")
+    if clerk_is_ours:
+        issuer = f"http://127.0.0.1:{ports['clerk']}"
+        environment["TOLLWAY_CLERK_ISSUER"] = issuer
+        environment["TOLLWAY_CLERK_JWKS_URL"] = f"{issuer}/.well-known/jwks.json"
+        environment["TOLLWAY_CLERK_AUTHORIZED_PARTIES"] = environment["TOLLWAY_PUBLIC_URL"]
     return LocalSettings(
         ports=ports,
         postgres_url=admin,
@@ -107,6 +118,7 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
         nats_url=environment["TOLLWAY_NATS_URL"],
         nats_is_ours=nats_url is None,
         real_stripe=real_stripe,
+        clerk_is_ours=clerk_is_ours,
         catalog=catalog,
         database_prefix=prefix,
         max_deaths=max_deaths,

@@ -31,7 +31,7 @@ async def create_session(email: str, context: Context) -> tuple[Session, str]:
         await uow.users.verify(user.id, now)
         user = await uow.users.by_email(user.email) or user
         token = new_key(PREFIX)
-        session = Session(new_id("ses"), user, now, now + LIFE, None)
+        session = Session(new_id("sid"), user, now, now + LIFE, None)
         await uow.sessions.add(session, token.hash)
         await uow.commit()
     return session, token.secret

@@ -13,7 +13,7 @@ import pytest
 from local.postgres import service_dsn
 from tests.infra.stack import Stack, running_stack
 
-PARTS = ("postgres", "nats", "sandbox", "mailbox", "billing", "quota", "notify", "gateway")
+PARTS = ("postgres", "nats", "sandbox", "clerk", "mailbox", "billing", "quota", "notify", "gateway")
 
 
 def _sign_up(stack: Stack, email: str) -> str:

@@ -155,7 +155,7 @@ class Session(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """`ses_…`. It names the session and opens nothing."""
+    """`sid_…`. It names the session and opens nothing."""
     @_builtins.property
     def user(self) -> Global___User: ...
     @_builtins.property
