@@ -9,15 +9,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from local import postgres
-from local.ports import is_free, reserve
 from local.state import State
 
 DATABASES = ("billing", "quota", "notify")
 
+CLERK_PORT = 12112
+
 _PORTS = {
     "gateway": 8080,
     "sandbox": 12111,
-    "clerk": 12112,
+    "clerk": CLERK_PORT,
     "mailbox": 8025,
     "smtp": 1025,
     "billing": 7101,
@@ -64,8 +65,6 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
     """Reads and checks the settings; makes the secrets. Raises SettingsError with all that is wrong."""
     wrong: list[str] = []
     ports = {name: _number(given, f"TOLLWAY_{name.upper()}_PORT", port, wrong) for name, port in _PORTS.items()}
-    if not given.get("TOLLWAY_CLERK_PORT") and not is_free(ports["clerk"]):
-        ports["clerk"] = reserve()  # a second installation need not know of a stand-in that it may never use
     for name, port in ports.items():
         if twin := next((other for other in ports if other < name and ports[other] == port), None):
             wrong.append(f"TOLLWAY_{name.upper()}_PORT: {port} is also TOLLWAY_{twin.upper()}_PORT")

@@ -92,9 +92,9 @@ async def add_key(
 
 
 async def _user(actor: Actor, account_id: str, uow: BillingUnitOfWork) -> str | None:
-    """The user for whom the actor acts, if one is known."""
+    """The user for whom the actor acts, if one is known here."""
     if actor.kind is ActorKind.SESSION:
-        return actor.id
+        return actor.id if await uow.memberships.role(account_id, actor.id) is not None else None
     if actor.kind is ActorKind.KEY:
         try:
             return (await uow.keys.get(account_id, actor.id)).user_id
