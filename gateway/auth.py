@@ -35,6 +35,8 @@ class Caller:
     actor: pb.Actor = field(default_factory=pb.Actor)  # what changes are recorded under
     role: pb.Role.ValueType = pb.ROLE_UNSPECIFIED  # of a person; a key has scopes instead
     slug: str = ""
+    key_kind: str = ""
+    key_meter: str = ""  # the one that requests with this kind of key drive, if the catalog names one
 
     def must(self, scope: str) -> None:
         """Raises 403 insufficient_scope."""
@@ -59,6 +61,8 @@ def of_principal(principal: pb.Principal, request: Request) -> Caller:
         actor=principal.actor,
         role=principal.role,
         slug=principal.account.slug,
+        key_kind=principal.key_kind,
+        key_meter=principal.key_meter,
     )
 
 

@@ -65,8 +65,9 @@ class GatewaySettings(Settings):
             # Whoever can change the keys on their way can be anybody.
             if not parts.hostname or not (parts.scheme == "https" or parts.hostname in LOOPBACK):
                 raise ValueError("TOLLWAY_CLERK_JWKS_URL: expected https://…")
-        elif self.clerk_jwks_url or self.clerk_authorized_parties or self.clerk_audience:
-            raise ValueError("TOLLWAY_CLERK_ISSUER is required beside TOLLWAY_CLERK_…")
+        for name in ("clerk_jwks_url", "clerk_authorized_parties", "clerk_audience"):
+            if getattr(self, name) and not self.clerk_issuer:
+                raise ValueError(f"TOLLWAY_{name.upper()}: says something of TOLLWAY_CLERK_ISSUER, which is not set")
 
     @field_validator("operator_token")
     @classmethod

@@ -62,6 +62,7 @@ def principal_message(principal: principals.Principal) -> auth_pb2.Principal:
         actor=actor_message(principal.actor),
         role=_role_message(principal.role),
         key_revoke_time=events.timestamp(principal.key_revoke_time),
+        key_meter=principal.key_meter,
     )
 
 

@@ -55,7 +55,7 @@ async def issue_key(command: IssueKey, context: Context) -> key_pb2.IssueKeyResp
         raise UnknownKeyKind(f"There is no such kind of key; there are: {known}.", field="kind")
     name = checked_name(command.name)
     request_id = idempotency.checked_request_id(command.request_id)
-    scope, mark = f"issue_key {command.account_id}", idempotency.fingerprint(command.kind, name)
+    scope, mark = _scope("issue_key", command), idempotency.fingerprint(command.kind, name)
     async with context.unit_of_work() as uow:
         if request_id:
             earlier = await idempotency.find(scope, request_id, mark, uow, context.vault)
@@ -77,6 +77,11 @@ async def issue_key(command: IssueKey, context: Context) -> key_pb2.IssueKeyResp
         failpoint("billing.issue_key.before_commit")
         await uow.commit()
     return response
+
+
+def _scope(what: str, command: IssueKey | RotateKey) -> str:
+    """Where a request id counts: one person's answer, which holds a key, is nobody else's."""
+    return f"{what} {command.account_id} {command.actor.kind} {command.actor.id}"
 
 
 async def add_key(
@@ -116,7 +121,7 @@ async def rotate_key(command: RotateKey, context: Context) -> key_pb2.RotateKeyR
     each that it holds: a predecessor that is still in its overlap ends at once."""
     overlap = _checked_overlap(command.overlap)
     request_id = idempotency.checked_request_id(command.request_id)
-    scope = f"rotate_key {command.account_id}"
+    scope = _scope("rotate_key", command)
     mark = idempotency.fingerprint(command.key_id, str(overlap.total_seconds()))
     async with context.unit_of_work() as uow:
         if request_id:

@@ -51,10 +51,12 @@ class Principal:
     key_kind: str = ""
     scopes: tuple[str, ...] = ()
     key_revoke_time: datetime | None = None
+    key_meter: str = ""
 
 
 def of_key(owner: KeyOwner, context: Context) -> Principal:
     """CONTRACT: "In local mode a key of an account's owner counts as a session for the org routes"."""
+    kind = context.catalog.key_kinds[owner.key_kind]
     return Principal(
         account=owner.account,
         actor=Actor(ActorKind.KEY, owner.key_id),
@@ -63,8 +65,9 @@ def of_key(owner: KeyOwner, context: Context) -> Principal:
         version=owner.version,
         key_id=owner.key_id,
         key_kind=owner.key_kind,
-        scopes=tuple(context.catalog.key_kinds[owner.key_kind].scopes),
+        scopes=tuple(kind.scopes),
         key_revoke_time=owner.revoke_time,
+        key_meter=kind.meter or "",
     )
 
 

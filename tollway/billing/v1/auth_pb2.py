@@ -27,33 +27,33 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollway.billing.v1 import account_pb2 as tollway_dot_billing_dot_v1_dot_account__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtollway/billing/v1/auth.proto\x12\x12tollway.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\"@\n\x05\x41\x63tor\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.tollway.billing.v1.ActorKind\x12\n\n\x02id\x18\x02 \x01(\t\"\x91\x02\n\tPrincipal\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08key_kind\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0c\n\x04tier\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12(\n\x05\x61\x63tor\x18\x07 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12&\n\x04role\x18\x08 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12\x33\n\x0fkey_revoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x13\x41uthenticateRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"H\n\x14\x41uthenticateResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\"\'\n\x14\x45xchangeTokenRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"\\\n\x15\x45xchangeTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t*\x9b\x01\n\tActorKind\x12\x1a\n\x16\x41\x43TOR_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43TOR_KIND_KEY\x10\x01\x12\x16\n\x12\x41\x43TOR_KIND_SESSION\x10\x02\x12\x16\n\x12\x41\x43TOR_KIND_OUTSIDE\x10\x03\x12\x17\n\x13\x41\x43TOR_KIND_OPERATOR\x10\x04\x12\x15\n\x11\x41\x43TOR_KIND_SYSTEM\x10\x05*M\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x0f\n\x0bROLE_MEMBER\x10\x03\x32\xaa\x02\n\x0b\x41uthService\x12\x61\n\x0c\x41uthenticate\x12\'.tollway.billing.v1.AuthenticateRequest\x1a(.tollway.billing.v1.AuthenticateResponse\x12\x64\n\rExchangeToken\x12(.tollway.billing.v1.ExchangeTokenRequest\x1a).tollway.billing.v1.ExchangeTokenResponse\x12R\n\x07GetJwks\x12\".tollway.billing.v1.GetJwksRequest\x1a#.tollway.billing.v1.GetJwksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtollway/billing/v1/auth.proto\x12\x12tollway.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\"@\n\x05\x41\x63tor\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.tollway.billing.v1.ActorKind\x12\n\n\x02id\x18\x02 \x01(\t\"\xa4\x02\n\tPrincipal\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08key_kind\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0c\n\x04tier\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12(\n\x05\x61\x63tor\x18\x07 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12&\n\x04role\x18\x08 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12\x33\n\x0fkey_revoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tkey_meter\x18\n \x01(\t\"&\n\x13\x41uthenticateRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"H\n\x14\x41uthenticateResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\"\'\n\x14\x45xchangeTokenRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"\\\n\x15\x45xchangeTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t*\x9b\x01\n\tActorKind\x12\x1a\n\x16\x41\x43TOR_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43TOR_KIND_KEY\x10\x01\x12\x16\n\x12\x41\x43TOR_KIND_SESSION\x10\x02\x12\x16\n\x12\x41\x43TOR_KIND_OUTSIDE\x10\x03\x12\x17\n\x13\x41\x43TOR_KIND_OPERATOR\x10\x04\x12\x15\n\x11\x41\x43TOR_KIND_SYSTEM\x10\x05*M\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x0f\n\x0bROLE_MEMBER\x10\x03\x32\xaa\x02\n\x0b\x41uthService\x12\x61\n\x0c\x41uthenticate\x12\'.tollway.billing.v1.AuthenticateRequest\x1a(.tollway.billing.v1.AuthenticateResponse\x12\x64\n\rExchangeToken\x12(.tollway.billing.v1.ExchangeTokenRequest\x1a).tollway.billing.v1.ExchangeTokenResponse\x12R\n\x07GetJwks\x12\".tollway.billing.v1.GetJwksRequest\x1a#.tollway.billing.v1.GetJwksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.billing.v1.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTORKIND']._serialized_start=800
-  _globals['_ACTORKIND']._serialized_end=955
-  _globals['_ROLE']._serialized_start=957
-  _globals['_ROLE']._serialized_end=1034
+  _globals['_ACTORKIND']._serialized_start=819
+  _globals['_ACTORKIND']._serialized_end=974
+  _globals['_ROLE']._serialized_start=976
+  _globals['_ROLE']._serialized_end=1053
   _globals['_ACTOR']._serialized_start=152
   _globals['_ACTOR']._serialized_end=216
   _globals['_PRINCIPAL']._serialized_start=219
-  _globals['_PRINCIPAL']._serialized_end=492
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=494
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=532
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=534
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=606
-  _globals['_EXCHANGETOKENREQUEST']._serialized_start=608
-  _globals['_EXCHANGETOKENREQUEST']._serialized_end=647
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=649
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=741
-  _globals['_GETJWKSREQUEST']._serialized_start=743
-  _globals['_GETJWKSREQUEST']._serialized_end=759
-  _globals['_GETJWKSRESPONSE']._serialized_start=761
-  _globals['_GETJWKSRESPONSE']._serialized_end=797
-  _globals['_AUTHSERVICE']._serialized_start=1037
-  _globals['_AUTHSERVICE']._serialized_end=1335
+  _globals['_PRINCIPAL']._serialized_end=511
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=513
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=551
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=553
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=625
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=627
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=666
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=668
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=760
+  _globals['_GETJWKSREQUEST']._serialized_start=762
+  _globals['_GETJWKSREQUEST']._serialized_end=778
+  _globals['_GETJWKSRESPONSE']._serialized_start=780
+  _globals['_GETJWKSRESPONSE']._serialized_end=816
+  _globals['_AUTHSERVICE']._serialized_start=1056
+  _globals['_AUTHSERVICE']._serialized_end=1354
 # @@protoc_insertion_point(module_scope)

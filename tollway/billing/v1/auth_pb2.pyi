@@ -114,17 +114,20 @@ class Principal(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     KEY_REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_METER_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """`key_…`; empty when it is no key."""
     key_kind: _builtins.str
     """One of the catalog's key kinds; empty when it is no key."""
     tier: _builtins.str
-    """The account's tier, and the version of the entitlement state it was read from."""
+    """The account's tier, and the version of the entitlement state it was read from. Of an API key only."""
     version: _builtins.int
     role: Global___Role.ValueType
     """What the person may do in the account. UNSPECIFIED for an API key: its scopes say it. In local mode a key of the
     account's owner counts as the owner.
     """
+    key_meter: _builtins.str
+    """The meter that requests with the key drive, as the catalog says. Empty: none, or it is no key."""
     @_builtins.property
     def account(self) -> _account_pb2.Account: ...
     @_builtins.property
@@ -149,10 +152,11 @@ class Principal(_message.Message):
         actor: Global___Actor | None = ...,
         role: Global___Role.ValueType = ...,
         key_revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        key_meter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "key_revoke_time", b"key_revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "key_id", b"key_id", "key_kind", b"key_kind", "key_revoke_time", b"key_revoke_time", "role", b"role", "scopes", b"scopes", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "key_id", b"key_id", "key_kind", b"key_kind", "key_meter", b"key_meter", "key_revoke_time", b"key_revoke_time", "role", b"role", "scopes", b"scopes", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
