@@ -75,8 +75,8 @@ KNOWN: dict[str, ProblemType] = {
     "key_not_found": ProblemType(404, "Key not found", "There is no such key."),
     "key_ended": ProblemType(409, "Key ended", "This key was revoked or rotated already. Issue a new one."),
     "unknown_key_kind": ProblemType(422, "Unknown kind of key", "The catalog has no such kind of key."),
-    "key_refused": ProblemType(
-        402, "Not in your plan", "The plan does not allow another key of this kind; the member reason says why."
+    "plan_refused": ProblemType(
+        402, "Not in your plan", "The plan does not include this; code and reason are the catalog's word for why."
     ),
     "sign_up_rate_limited": ProblemType(
         429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."

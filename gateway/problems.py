@@ -69,6 +69,7 @@ class Problem(Exception):
         status: int | None = None,
         title: str = "",
         type_uri: str = "",
+        explained_as: str = "",
         fields: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
         **extra: Any,
@@ -80,13 +81,14 @@ class Problem(Exception):
         self.title = title or (known.title if known else HTTPStatus(self.status).phrase)
         self.detail = detail or (known.detail if known else "")
         self.type_uri = type_uri
+        self.explained_as = explained_as or code  # its entry on the page of problems
         self.fields = fields
         self.headers = dict(headers or {})
         self.extra = extra
 
     def document(self, public_url: str, instance: str) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "type": self.type_uri or f"{public_url}/problems#{self.code}",
+            "type": self.type_uri or f"{public_url}/problems#{self.explained_as}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
@@ -133,7 +135,10 @@ def _from_catalog(error: errors.TollwayError) -> Problem:
     members: dict[str, Any] = {name: int(told[name]) for name in ("used", "limit") if told.get(name, "").isdigit()}
     members |= {shown: told[name] for name, shown in _CATALOG_LINKS.items() if told.get(name)}
     status = int(told["http_status"])
-    return Problem(reason, error.message, status=status, title="Not in your plan", reason=reason, **members)
+    title = KNOWN["plan_refused"].title
+    return Problem(
+        reason, error.message, status=status, title=title, explained_as="plan_refused", reason=reason, **members
+    )
 
 
 def seconds(delay: timedelta) -> str:

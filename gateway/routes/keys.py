@@ -79,7 +79,7 @@ async def list_keys(
         *_PROBLEMS,
         "invalid_argument",
         "unknown_key_kind",
-        "key_refused",
+        "plan_refused",
         body=NewKey,
         idempotent=True,
         credentials=SESSION,

@@ -84,6 +84,7 @@ async def test_what_the_plan_does_not_include_is_402_in_the_catalogs_words(orgs:
     refused = await orgs.call("POST", path, session, {"kind": "live", "name": "CI"})
     told = assert_problem(refused, 402, "live_keys_suspended")
     assert told["reason"] == "live_keys_suspended"
+    assert told["type"].endswith("/problems#plan_refused")
     assert told["supportContact"] == "mailto:contact@example.com"
     assert told["checkoutUrl"].startswith("http")
     await orgs.call("POST", path, session, {"kind": "test", "name": "2"})
