@@ -109,7 +109,8 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
         issuer = f"http://127.0.0.1:{ports['clerk']}"
         environment["TOLLWAY_CLERK_ISSUER"] = issuer
         environment["TOLLWAY_CLERK_JWKS_URL"] = f"{issuer}/.well-known/jwks.json"
-        environment["TOLLWAY_CLERK_AUTHORIZED_PARTIES"] = environment["TOLLWAY_PUBLIC_URL"]
+        parties = given.get("TOLLWAY_CLERK_AUTHORIZED_PARTIES") or environment["TOLLWAY_PUBLIC_URL"]
+        environment["TOLLWAY_CLERK_AUTHORIZED_PARTIES"] = parties
     return LocalSettings(
         ports=ports,
         postgres_url=admin,

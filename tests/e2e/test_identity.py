@@ -111,6 +111,21 @@ async def test_another_tenants_account_and_key_are_as_unknown_as_ones_that_never
     assert await at_gateway(world, made["api_key"]) == 200
 
 
+async def test_a_billing_that_dies_while_it_issues_leaves_no_key_behind_and_the_retry_gets_one(world: World) -> None:
+    ada = await world.sign_up()
+    before, body = world.stack.restarts("billing"), {"kind": "live", "name": "CI"}
+    world.stack.arm("billing.issue_key.before_commit")
+    lost = await ada.post(keys_of(ada), body, **{"Idempotency-Key": "once"})
+    assert lost.status_code in {503, 504}
+    await asyncio.to_thread(world.stack.wait_restarted, "billing", before + 1)
+    assert len((await ada.get(keys_of(ada)))["keys"]) == 1
+    answers = [await ada.post(keys_of(ada), body, **{"Idempotency-Key": "once"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json() == answers[1].json()
+    assert len((await ada.get(keys_of(ada)))["keys"]) == 2
+    assert await at_gateway(world, answers[0].json()["api_key"]) == 200
+
+
 def tollway(world: World, home: Path, *words: str, key: str = "") -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLWAY_", "XDG_"))}
     environment = {

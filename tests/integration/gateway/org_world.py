@@ -88,6 +88,7 @@ class Orgs:
     billing: Billing
     issuer: Issuer
     http: httpx.AsyncClient
+    config: GatewaySettings
 
     async def call(self, method: str, path: str, credential: str, body: Any = None, **headers: str) -> httpx.Response:
         sent = {"Authorization": f"Bearer {credential}"} if credential else {}
@@ -124,4 +125,4 @@ async def running_orgs(dsn: str, *, local: bool, **settings: str) -> AsyncIterat
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=40, trust_env=False)
         )
-        yield Orgs(billing, issuer, http)
+        yield Orgs(billing, issuer, http, config)

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.app import create
+from gateway.auth import OutsideBiller
+from gateway.backend import Backend
 from services.billing.application import sessions
 from services.billing.domain.principal import Role
 from services.billing.storage.identity import User
@@ -238,6 +242,43 @@ async def test_an_outside_admin_manages_keys_and_a_plain_member_only_sees_them(o
     assert made.status_code == 201, made.text
     assert [key["id"] for key in (await orgs.call("GET", path, member)).json()["keys"]] == [made.json()["id"]]
     assert_problem(await orgs.call("DELETE", f"{path}/{made.json()['id']}", member), 403, "insufficient_role")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code"),
+    [
+        ({}, 200, ""),  # no organization: the user's own account
+        ({"org_id": "org_1"}, 200, ""),  # no role: CONTRACT asks for one only where it is present
+        ({"org_id": "org_1", "org_role": "org:admin"}, 200, ""),
+        ({"o": {"id": "org_1", "rol": "admin"}}, 200, ""),
+        ({"org_id": "org_1", "org_role": "org:member"}, 403, "insufficient_role"),
+        ({"o": {"id": "org_1", "rol": "member"}}, 403, "insufficient_role"),
+        ({"exp": 1}, 401, "token_expired"),
+        ({"azp": "https://evil.example"}, 401, "token_invalid"),
+    ],
+    ids=str,
+)
+async def test_billing_by_an_outside_token_needs_the_admin_role_where_a_role_is_present(
+    orgs: Orgs, said: dict[str, Any], status: int, code: str
+) -> None:
+    backend = Backend(orgs.config)
+    app = create(orgs.config, backend)
+
+    @app.get("/admin/test")
+    async def route(caller: OutsideBiller) -> str:
+        return caller.account_id
+
+    headers = {"Authorization": f"Bearer {orgs.issuer.token(**said)}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        answer = await client.get("/admin/test", headers=headers)
+        key = {"Authorization": f"Bearer {(await orgs.billing.sign_up()).api_key}"}
+        assert_problem(await client.get("/admin/test", headers=key), 401, "token_required")
+    await backend.close()
+    if status == 200:
+        ((account_id,),) = await orgs.billing.rows("SELECT account_id FROM outside_identity")
+        assert (answer.status_code, answer.json()) == (200, account_id)
+    else:
+        assert_problem(answer, status, code)
 
 
 async def test_a_bad_token_never_makes_the_gateway_ask_where_the_token_says(orgs: Orgs) -> None:
