@@ -14,10 +14,12 @@ from gateway import openapi, problems
 from gateway.backend import Backend
 from gateway.boundary import Boundary
 from gateway.dialects import skytale
+from gateway.keyset import KeySet
+from gateway.outside import OutsideTokens
 from gateway.pages import routes as pages
-from gateway.routes import health, operator, plans, signup, tokens, usage, webhooks
+from gateway.routes import health, keys, operator, orgs, plans, signup, tokens, usage, webhooks
 from gateway.settings import GatewaySettings, parse_networks
-from gateway.tokens import KeySet
+from gateway.tokens import public_keys
 from services.kit.clock import BusinessClock
 from services.kit.errors import TollwayError
 from tollway.billing.v1.auth_pb2 import GetJwksRequest
@@ -30,6 +32,8 @@ _ROUTERS = (
     tokens.router,
     plans.router,
     webhooks.router,
+    orgs.router,
+    keys.router,
     operator.router,
     pages.router,
 )
@@ -66,7 +70,8 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     app.state.operator_token = operator_token.get_secret_value() if operator_token else ""
     app.state.trusted_proxies = parse_networks(settings.trusted_proxies)
     app.state.clock = BusinessClock(settings.clock_file)
-    app.state.keys = KeySet(fetch_jwks)
+    app.state.outside = OutsideTokens(settings)
+    app.state.keys = KeySet(fetch_jwks, public_keys)
     app.state.methods = _methods()
     for router in _ROUTERS:
         app.include_router(router)

@@ -10,8 +10,11 @@ from fastapi import Depends, Request
 from gateway.settings import GatewaySettings
 from services.kit.rpc import Link
 from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
+from tollway.billing.v1.audit_pb2_grpc import AuditServiceStub
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
+from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
+from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
 from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceStub
 from tollway.quota.v1.quota_pb2_grpc import QuotaServiceStub
@@ -28,6 +31,9 @@ class Backend:
         self.notify = Link(settings.notify_addr, settings)
         self.accounts = AccountServiceStub(self.billing.channel)
         self.auth = AuthServiceStub(self.billing.channel)
+        self.identity = IdentityServiceStub(self.billing.channel)
+        self.keys = KeyServiceStub(self.billing.channel)
+        self.audit = AuditServiceStub(self.billing.channel)
         self.plans = BillingServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)
         self.usage = QuotaServiceStub(self.quota.channel)

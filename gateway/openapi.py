@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.operations import ACCESS_TOKEN, API_KEY, OPERATOR_TOKEN
+from gateway.operations import ACCESS_TOKEN, API_KEY, OPERATOR_TOKEN, OUTSIDE_TOKEN, SESSION_TOKEN
 
 _DESCRIPTION = """Plans, billing and usage over REST. Send an API key (or, for usage, an access token) as
 `Authorization: Bearer …`. Every refusal is a problem document (RFC 9457): act on its `code`.
@@ -76,6 +76,13 @@ _COMPONENTS: dict[str, dict[str, Any]] = {
             "scheme": "bearer",
             "bearerFormat": "JWT",
             "description": "From POST /v1/auth/token; at most an hour. Verify it yourself by /.well-known/jwks.json.",
+        },
+        SESSION_TOKEN: {"type": "http", "scheme": "bearer", "description": "A person who has signed in: `ses_…`."},
+        OUTSIDE_TOKEN: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token of the identity provider that the operator trusts (RS256).",
         },
         OPERATOR_TOKEN: {"type": "http", "scheme": "bearer", "description": "TOLLWAY_OPERATOR_TOKEN of the gateway."},
     },

@@ -62,6 +62,7 @@ def main() -> None:
             grpc_server.QuotaServicer(lane, directory, new_uow),
             grpc_server.FULL_NAME,
         )
+<<<<<<< HEAD
         server.add(
             lease_pb2_grpc.add_LeaseServiceServicer_to_server,
             grpc_leases.LeaseServicer(lane, directory, new_uow),
@@ -73,6 +74,9 @@ def main() -> None:
             grpc_guardrails.FULL_NAME,
         )
         ring = keys.KeyRing(keys.StoredKeys(new_uow), billing)
+=======
+        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing, clock)
+>>>>>>> identity
         asked = (lane, directory, ring, clock, settings.public_url)
         server.add(
             external_auth_pb2_grpc.add_AuthorizationServicer_to_server,
@@ -98,6 +102,7 @@ def main() -> None:
             tasks.start(ring.run(), "keys")
             tasks.start(relay.run(), "outbox relay")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
+            tasks.start(consumer.overhear(stream, ring), "revoked keys")
             tasks.start(maintenance.keep_days(engine), "days")
             tasks.start(maintenance.keep_healing(billing, new_uow), "healing")
             await server.start()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from services.billing.application.context import Context
 from services.billing.application.sync import save_entitlement
 from services.billing.domain.entitlement import Entitlement, resolve
+from services.billing.domain.principal import CATALOG
 from services.billing.ports import Pushed
 from services.kit.errors import InvalidArgument
 from tollway.billing.v1 import billing_pb2, entitlement_pb2
@@ -154,7 +155,7 @@ async def apply_catalog(context: Context) -> int:
                 prices = {s.price_id for s in read} | {prior.granted_price_id}
                 tiers = await uow.prices.tiers(prices)
                 state = resolve(context.catalog, prior, read, tiers).entitlement
-                await save_entitlement(prior, state, uow, context)
+                await save_entitlement(prior, state, uow, context, CATALOG)
             await uow.commit()
         seen += len(account_ids)
         if len(account_ids) < BATCH:
