@@ -62,7 +62,6 @@ def main() -> None:
             grpc_server.QuotaServicer(lane, directory, new_uow),
             grpc_server.FULL_NAME,
         )
-<<<<<<< HEAD
         server.add(
             lease_pb2_grpc.add_LeaseServiceServicer_to_server,
             grpc_leases.LeaseServicer(lane, directory, new_uow),
@@ -73,10 +72,7 @@ def main() -> None:
             grpc_guardrails.GuardrailServicer(lane, directory),
             grpc_guardrails.FULL_NAME,
         )
-        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing)
-=======
         ring = keys.KeyRing(keys.StoredKeys(new_uow), billing, clock)
->>>>>>> identity
         asked = (lane, directory, ring, clock, settings.public_url)
         server.add(
             external_auth_pb2_grpc.add_AuthorizationServicer_to_server,

@@ -27,7 +27,7 @@ async def list_plans(context: Context) -> billing_pb2.ListPlansResponse:
     catalog = context.catalog
     plans = []
     for name, tier in catalog.tiers.items():
-        if tier.grandfathered:
+        if tier.grandfathered or not tier.listed:
             continue
         numbers: dict[str, int | str] = {}
         for each in catalog.lineage(name):
@@ -51,6 +51,8 @@ async def list_plans(context: Context) -> billing_pb2.ListPlansResponse:
         for limit_name, limit in catalog.limits.items():
             if limit.kind == "quota" and limit_name in numbers:
                 number = numbers[limit_name]
+                if limit.period == "lifetime" and number == "unlimited":
+                    continue  # only counted: nothing that a buyer chooses by
                 for meter in limit.meters:
                     quota = plan.quotas.add(meter=meter, period=limit.period or "")
                     if isinstance(number, int):

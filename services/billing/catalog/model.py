@@ -123,6 +123,7 @@ class Tier(_Part):
     prices: list[Price] = []
     contract: bool = Field(False, description="Sold by people: checkout answers contact_sales.")
     grandfathered: bool = Field(False, description="Not sold any more; who has it keeps it.")
+    listed: bool = Field(True, description="False: a state that accounts come into, not one that anybody chooses.")
     gates: dict[Name, bool] = {}
     allowances: dict[Name, Count | Unlimited] = {}
     limits: dict[Name, Count | Unlimited] = {}
@@ -146,11 +147,20 @@ class KeyKind(_Part):
         return self
 
 
+class Refund(_Part):
+    """When the base fee is given back: once per account, from the start of the first paid subscription."""
+
+    days: Days
+    limit: Name = Field(description="The lifetime quota that counts what was used; it may be unlimited.")
+    fewer_than: Annotated[int, Field(ge=1, le=2**62, strict=True)] = Field(description="Units used of it.")
+
+
 class Policies(_Part):
     audit_retention_days: Days = 30
     grace_days: Annotated[int, Field(ge=0, le=90, strict=True)] = 0
     trial_days: Annotated[int, Field(ge=0, le=730, strict=True)] = 0
     promotion_codes: bool = False
+    refund: Refund | None = Field(None, description="Without one nothing is refunded by policy.")
     automatic_tax: bool = False
     redirect_origins: list[Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.-]+(:\d{1,5})?$")]] = []
 
@@ -193,6 +203,8 @@ class Catalog(_Part):
         for name, tier in self.tiers.items():
             if tier.contract and tier.prices:
                 problems.append(f"tiers.{name}: a contract tier has no prices")
+            if tier.prices and not tier.listed:
+                problems.append(f"tiers.{name}.listed: a tier with prices is for sale")
             for price in tier.prices:
                 if price.lookup_key in lookup_keys:
                     problems.append(f"tiers.{name}.prices: {price.lookup_key} is used twice")
@@ -228,6 +240,11 @@ class Catalog(_Part):
             uses += [("meter", meter_name, f"tiers.{name}.overage") for meter_name in tier.overage]
         prefixes: dict[str, str] = {}
         problems = []
+        if refund := self.policies.refund:
+            uses.append(("limit", refund.limit, "policies.refund.limit"))
+            counted = self.limits.get(refund.limit)
+            if counted is not None and (counted.kind, counted.period) != ("quota", "lifetime"):
+                problems.append("policies.refund.limit: expected a quota whose period is lifetime")
         for name, kind in self.key_kinds.items():
             uses += [("meter", kind.meter, f"key_kinds.{name}.meter")] if kind.meter else []
             uses += [("gate", kind.gate, f"key_kinds.{name}.gate")] if kind.gate else []
