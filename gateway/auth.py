@@ -99,8 +99,10 @@ async def api_key(request: Request) -> str:
     return sent
 
 
-def caller(scope: str, *, tokens: bool) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, who has `scope`. `tokens`: access tokens count too, not only API keys."""
+def caller(scope: str, *others: str, tokens: bool) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency: the caller, who has `scope` or one of the others. `tokens`: access tokens count too, not only API
+    keys.
+    """
 
     async def resolve(request: Request) -> Caller:
         state = request.app.state
@@ -115,7 +117,8 @@ def caller(scope: str, *, tokens: bool) -> Callable[[Request], Awaitable[Caller]
                 found = Caller(token.account_id, token.scopes, token.key_id, actor)
             else:
                 found = await _by_key(request, state.backend, sent)
-        found.must(scope)
+        if found.scopes.isdisjoint(others):
+            found.must(scope)
         return found
 
     return resolve
@@ -195,7 +198,11 @@ async def operator(request: Request) -> Caller:
 ApiKey = Annotated[str, Depends(api_key)]
 Biller = Annotated[Caller, Depends(caller("billing", tokens=False))]
 User = Annotated[Caller, Depends(caller("usage", tokens=True))]
+UsageReader = Annotated[Caller, Depends(caller("usage", "status", tokens=True))]
+Downloader = Annotated[Caller, Depends(caller("download", tokens=False))]
 OutsideBiller = Annotated[Caller, Depends(outsider(pb.ROLE_ADMIN))]  # CONTRACT: billing needs the admin role
 OrgMember = Annotated[Caller, Depends(in_org(pb.ROLE_MEMBER))]
 OrgAdmin = Annotated[Caller, Depends(in_org(pb.ROLE_ADMIN))]
+OrgReader = Annotated[Caller, Depends(in_org(pb.ROLE_MEMBER, scope="status"))]
+OrgBiller = Annotated[Caller, Depends(in_org(pb.ROLE_ADMIN, scope="billing"))]
 Operator = Annotated[Caller, Depends(operator)]

@@ -110,7 +110,8 @@ _COMPONENTS: dict[str, dict[str, Any]] = {
         },
         "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
         "RateLimitPolicy": {
-            "description": 'Each limit and its size: `"messages_per_month";q=100000`.',
+            "description": 'Each limit and its size: `"messages_per_month";q=100000`; a rate has its window in seconds '
+            "(`w`), what counts at once says so (`qu`).",
             "schema": {"type": "string"},
         },
         "RateLimit": {

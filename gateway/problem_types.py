@@ -107,6 +107,19 @@ KNOWN: dict[str, ProblemType] = {
     "event_malformed": ProblemType(400, "Malformed event", "The body is not a Stripe event."),
     # Usage
     "unknown_meter": ProblemType(422, "Unknown meter", "The plan has no such meter; GET /v1/usage lists them."),
+    "payment_required": ProblemType(402, "Payment required", "The plan does not allow this now; see reason."),
+    "cap_not_offered": ProblemType(422, "No cap here", "The plan has no cap on this meter."),
+    "not_sold_by_unit": ProblemType(422, "Not sold by the unit", "The plan has no price for units of this meter."),
+    "lease_not_found": ProblemType(404, "Lease not found", "There is no such live lease."),
+    "grant_not_found": ProblemType(404, "Grant not found", "Nothing was granted under this id."),
+    "reversed": ProblemType(409, "Taken back", "What was granted under this id was taken back. Use a new one."),
+    "no_download_meter": ProblemType(403, "No downloads", "Keys of this kind drive no meter."),
+    "download_url_invalid": ProblemType(
+        403, "Invalid download URL", "The address was not signed here, or was altered."
+    ),
+    "download_url_expired": ProblemType(
+        410, "Expired download URL", "The download's lease has ended. Ask for the download again."
+    ),
     "resource_exhausted": ProblemType(429, "Too many requests", "Slow down, and try again in a moment."),
     # Our side
     "route_misconfigured": ProblemType(

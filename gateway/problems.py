@@ -51,7 +51,7 @@ _STATUS_OF_REASON = {
 _OURS = frozenset({"RPC_TOKEN_REQUIRED", "UNAUTHENTICATED"})
 _CHALLENGE = 'Bearer realm="tollway"'
 # What the contract calls the field, and what the caller of REST calls it.
-_FIELDS = {"request_id": "Idempotency-Key"}
+_FIELDS = {"request_id": "Idempotency-Key", "lease_id": "requestId"}
 # ErrorInfo metadata that is meant for callers; the rest stays inside.
 _SHOWN_METADATA = ("contact",)
 _CATALOGS = frozenset({"402", "403", "429", "503"})

@@ -41,6 +41,10 @@ class GatewaySettings(Settings):
         None, description="Operators send it to /v1/operator/…; without one nobody may."
     )
 
+    secret_key: SecretStr | None = Field(
+        None, description="The installation's secret; signs download addresses. Without one they end with the process."
+    )
+
     clerk_issuer: str = Field("", description="The outside issuer of tokens, as their `iss` spells it; empty: none.")
     clerk_jwks_url: str = Field(
         "", description="Where that issuer's keys are: https. Empty: <issuer>/.well-known/jwks.json."
@@ -74,6 +78,13 @@ class GatewaySettings(Settings):
     def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]{32,256}", value.get_secret_value()):
             raise ValueError("expected 32 to 256 visible ASCII characters")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("expected at least 32 characters; make one with: openssl rand -hex 32")
         return value
 
     @field_validator("public_url")
