@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from secrets import token_urlsafe
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,23 +14,43 @@ from starlette.exceptions import HTTPException
 from gateway import openapi, problems
 from gateway.backend import Backend
 from gateway.boundary import Boundary
-from gateway.dialects import skytale
+from gateway.dialects import manashiki, skytale
+from gateway.keyset import KeySet
+from gateway.outside import OutsideTokens
 from gateway.pages import routes as pages
-from gateway.routes import health, operator, plans, signup, tokens, usage, webhooks
+from gateway.routes import (
+    caps,
+    downloads,
+    health,
+    keys,
+    operator,
+    orgs,
+    plans,
+    signup,
+    tokens,
+    usage,
+    webhooks,
+)
 from gateway.settings import GatewaySettings, parse_networks
-from gateway.tokens import KeySet
+from gateway.signed_urls import Signer
+from gateway.tokens import public_keys
 from services.kit.clock import BusinessClock
 from services.kit.errors import TollwayError
 from tollway.billing.v1.auth_pb2 import GetJwksRequest
 
 _ROUTERS = (
     usage.router,  # first: routes are tried in order, and this one is asked most
+    downloads.router,
     skytale.router,
+    manashiki.router,
     health.router,
     signup.router,
     tokens.router,
     plans.router,
     webhooks.router,
+    orgs.router,
+    keys.router,
+    caps.router,
     operator.router,
     pages.router,
 )
@@ -64,9 +85,12 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     app.state.public_url = settings.public_url
     operator_token = settings.operator_token
     app.state.operator_token = operator_token.get_secret_value() if operator_token else ""
+    secret = settings.secret_key
+    app.state.signer = Signer(settings.public_url, secret.get_secret_value() if secret else token_urlsafe())
     app.state.trusted_proxies = parse_networks(settings.trusted_proxies)
     app.state.clock = BusinessClock(settings.clock_file)
-    app.state.keys = KeySet(fetch_jwks)
+    app.state.outside = OutsideTokens(settings)
+    app.state.keys = KeySet(fetch_jwks, public_keys)
     app.state.methods = _methods()
     for router in _ROUTERS:
         app.include_router(router)

@@ -10,10 +10,16 @@ from fastapi import Depends, Request
 from gateway.settings import GatewaySettings
 from services.kit.rpc import Link
 from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
+from tollway.billing.v1.audit_pb2_grpc import AuditServiceStub
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
+from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
+from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
+from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
+from tollway.quota.v1.guardrail_pb2_grpc import GuardrailServiceStub
 from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceStub
+from tollway.quota.v1.lease_pb2_grpc import LeaseServiceStub
 from tollway.quota.v1.quota_pb2_grpc import QuotaServiceStub
 
 STRIPE_CALL_S = 30.0  # calls that make billing call Stripe, which may take its time
@@ -28,9 +34,15 @@ class Backend:
         self.notify = Link(settings.notify_addr, settings)
         self.accounts = AccountServiceStub(self.billing.channel)
         self.auth = AuthServiceStub(self.billing.channel)
+        self.identity = IdentityServiceStub(self.billing.channel)
+        self.keys = KeyServiceStub(self.billing.channel)
+        self.audit = AuditServiceStub(self.billing.channel)
         self.plans = BillingServiceStub(self.billing.channel)
+        self.entitlements = EntitlementServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)
         self.usage = QuotaServiceStub(self.quota.channel)
+        self.leases = LeaseServiceStub(self.quota.channel)
+        self.guardrails = GuardrailServiceStub(self.quota.channel)
         self.switches = KillSwitchServiceStub(self.quota.channel)
 
     async def health(self) -> dict[str, bool]:

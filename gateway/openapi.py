@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.operations import ACCESS_TOKEN, API_KEY, OPERATOR_TOKEN
+from gateway.operations import ACCESS_TOKEN, API_KEY, OPERATOR_TOKEN, OUTSIDE_TOKEN, SESSION_TOKEN
 
 _DESCRIPTION = """Plans, billing and usage over REST. Send an API key (or, for usage, an access token) as
 `Authorization: Bearer …`. Every refusal is a problem document (RFC 9457): act on its `code`.
@@ -77,6 +77,13 @@ _COMPONENTS: dict[str, dict[str, Any]] = {
             "bearerFormat": "JWT",
             "description": "From POST /v1/auth/token; at most an hour. Verify it yourself by /.well-known/jwks.json.",
         },
+        SESSION_TOKEN: {"type": "http", "scheme": "bearer", "description": "A person who has signed in: `ses_…`."},
+        OUTSIDE_TOKEN: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token of the identity provider that the operator trusts (RS256).",
+        },
         OPERATOR_TOKEN: {"type": "http", "scheme": "bearer", "description": "TOLLWAY_OPERATOR_TOKEN of the gateway."},
     },
     "parameters": {
@@ -103,7 +110,8 @@ _COMPONENTS: dict[str, dict[str, Any]] = {
         },
         "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
         "RateLimitPolicy": {
-            "description": 'Each limit and its size: `"messages_per_month";q=100000`.',
+            "description": 'Each limit and its size: `"messages_per_month";q=100000`; a rate has its window in seconds '
+            "(`w`), what counts at once says so (`qu`).",
             "schema": {"type": "string"},
         },
         "RateLimit": {

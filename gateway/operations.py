@@ -12,6 +12,9 @@ from gateway.problem_types import KNOWN
 API_KEY = "apiKey"
 ACCESS_TOKEN = "accessToken"  # noqa: S105 (the name of a security scheme)
 OPERATOR_TOKEN = "operatorToken"  # noqa: S105 (the name of a security scheme)
+SESSION_TOKEN = "session"  # noqa: S105 (the name of a security scheme)
+OUTSIDE_TOKEN = "identityProvider"  # noqa: S105 (the name of a security scheme)
+SESSION = (SESSION_TOKEN, OUTSIDE_TOKEN, API_KEY)  # what the routes of an account's people take
 _EVERYWHERE = ("internal",)
 
 
@@ -30,6 +33,10 @@ def operation(
     if credentials:
         named += ["unauthenticated", "authorization_malformed", "api_key_malformed", "api_key_unknown"]
         named += ["api_key_revoked", "unavailable", "deadline_exceeded"]
+    if OUTSIDE_TOKEN in credentials:
+        named += ["token_invalid", "token_expired", "jwks_unavailable"]
+    if SESSION_TOKEN in credentials:
+        named += ["session_invalid"]
     if body is not None:
         named += ["malformed_json", "duplicate_key", "body_timeout", "body_too_large", "unsupported_media_type"]
         named += ["validation_failed"]

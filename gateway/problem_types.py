@@ -55,6 +55,12 @@ KNOWN: dict[str, ProblemType] = {
         401, "Invalid access token", "The token was not issued here, or was altered. Get one from /v1/auth/token."
     ),
     "token_expired": ProblemType(401, "Expired access token", "The token has expired. Get one from /v1/auth/token."),
+    "token_required": ProblemType(401, "Token required", "This route takes a token of your identity provider."),
+    "session_invalid": ProblemType(401, "Not signed in", "The session has ended. Sign in again."),
+    "session_required": ProblemType(
+        403, "Session required", "This takes a person who has signed in; an API key is not enough."
+    ),
+    "insufficient_role": ProblemType(403, "Insufficient role", "This takes another role in the account; see role."),
     "permission_denied": ProblemType(403, "Not allowed", "These credentials may not do this."),
     "insufficient_scope": ProblemType(
         403, "Insufficient scope", "These credentials lack a scope; the member scope names it."
@@ -65,6 +71,13 @@ KNOWN: dict[str, ProblemType] = {
     ),
     # Accounts and billing
     "account_not_found": ProblemType(404, "Account not found", "There is no such account."),
+    "user_not_found": ProblemType(404, "User not found", "Nobody has this address."),
+    "key_not_found": ProblemType(404, "Key not found", "There is no such key."),
+    "key_ended": ProblemType(409, "Key ended", "This key was revoked or rotated already. Issue a new one."),
+    "unknown_key_kind": ProblemType(422, "Unknown kind of key", "The catalog has no such kind of key."),
+    "plan_refused": ProblemType(
+        402, "Not in your plan", "The plan does not include this; code and reason are the catalog's word for why."
+    ),
     "sign_up_rate_limited": ProblemType(
         429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."
     ),
@@ -94,12 +107,31 @@ KNOWN: dict[str, ProblemType] = {
     "event_malformed": ProblemType(400, "Malformed event", "The body is not a Stripe event."),
     # Usage
     "unknown_meter": ProblemType(422, "Unknown meter", "The plan has no such meter; GET /v1/usage lists them."),
+    "payment_required": ProblemType(402, "Payment required", "The plan does not allow this now; see reason."),
+    "cap_not_offered": ProblemType(422, "No cap here", "The plan has no cap on this meter."),
+    "not_sold_by_unit": ProblemType(422, "Not sold by the unit", "The plan has no price for units of this meter."),
+    "lease_not_found": ProblemType(404, "Lease not found", "There is no such live lease."),
+    "grant_not_found": ProblemType(404, "Grant not found", "Nothing was granted under this id."),
+    "reversed": ProblemType(409, "Taken back", "What was granted under this id was taken back. Use a new one."),
+    "no_download_meter": ProblemType(403, "No downloads", "Keys of this kind drive no meter."),
+    "download_url_invalid": ProblemType(
+        403, "Invalid download URL", "The address was not signed here, or was altered."
+    ),
+    "download_url_expired": ProblemType(
+        410, "Expired download URL", "The download's lease has ended. Ask for the download again."
+    ),
     "resource_exhausted": ProblemType(429, "Too many requests", "Slow down, and try again in a moment."),
     # Our side
     "route_misconfigured": ProblemType(
         500, "Misconfigured route", "The proxy's route names no meter that the plan knows; the operator has to mend it."
     ),
     "internal": ProblemType(500, "Internal error", "Something went wrong on our side; it is in the log."),
+    "jwks_unavailable": ProblemType(
+        503, "Identity provider unavailable", "The identity provider's keys cannot be read. Try again in a moment."
+    ),
+    "jwks_unreadable": ProblemType(
+        503, "Identity provider unavailable", "The identity provider's keys cannot be read. Try again in a moment."
+    ),
     "unavailable": ProblemType(503, "Unavailable", "A service that this needs does not answer. Try again in a moment."),
     "store_unavailable": ProblemType(503, "Unavailable", "The database cannot be reached. Try again in a moment."),
     "stripe_unavailable": ProblemType(503, "Stripe unavailable", "Stripe did not answer; nothing was sold. Try again."),

@@ -51,9 +51,11 @@ _STATUS_OF_REASON = {
 _OURS = frozenset({"RPC_TOKEN_REQUIRED", "UNAUTHENTICATED"})
 _CHALLENGE = 'Bearer realm="tollway"'
 # What the contract calls the field, and what the caller of REST calls it.
-_FIELDS = {"request_id": "Idempotency-Key"}
+_FIELDS = {"request_id": "Idempotency-Key", "lease_id": "requestId"}
 # ErrorInfo metadata that is meant for callers; the rest stays inside.
 _SHOWN_METADATA = ("contact",)
+_CATALOGS = frozenset({"402", "403", "429", "503"})
+_CATALOG_LINKS = {"billing_url": "checkoutUrl", "support_contact": "supportContact"}
 
 
 class Problem(Exception):
@@ -67,6 +69,7 @@ class Problem(Exception):
         status: int | None = None,
         title: str = "",
         type_uri: str = "",
+        explained_as: str = "",
         fields: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
         **extra: Any,
@@ -78,13 +81,14 @@ class Problem(Exception):
         self.title = title or (known.title if known else HTTPStatus(self.status).phrase)
         self.detail = detail or (known.detail if known else "")
         self.type_uri = type_uri
+        self.explained_as = explained_as or code  # its entry on the page of problems
         self.fields = fields
         self.headers = dict(headers or {})
         self.extra = extra
 
     def document(self, public_url: str, instance: str) -> dict[str, Any]:
         document: dict[str, Any] = {
-            "type": self.type_uri or f"{public_url}/problems#{self.code}",
+            "type": self.type_uri or f"{public_url}/problems#{self.explained_as}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
@@ -113,6 +117,8 @@ def from_error(error: errors.TollwayError) -> Problem:
     if status == 401:
         headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="invalid_token"'
     field = _FIELDS.get(error.field, error.field)
+    if error.metadata.get("http_status") in _CATALOGS:
+        return _from_catalog(error)
     return Problem(
         reason.lower(),
         "" if foreign else error.message,
@@ -120,6 +126,18 @@ def from_error(error: errors.TollwayError) -> Problem:
         fields=((field, error.message),) if field else (),
         headers=headers,
         **{key: error.metadata[key] for key in _SHOWN_METADATA if error.metadata.get(key)},
+    )
+
+
+def _from_catalog(error: errors.TollwayError) -> Problem:
+    """A refusal in the catalog's own words, with its status: the plan does not include what was asked for."""
+    told, reason = error.metadata, error.error_reason.lower()
+    members: dict[str, Any] = {name: int(told[name]) for name in ("used", "limit") if told.get(name, "").isdigit()}
+    members |= {shown: told[name] for name, shown in _CATALOG_LINKS.items() if told.get(name)}
+    status = int(told["http_status"])
+    title = KNOWN["plan_refused"].title
+    return Problem(
+        reason, error.message, status=status, title=title, explained_as="plan_refused", reason=reason, **members
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from services.kit.config import Settings
+from services.kit.config import LOOPBACK, Settings
 
 
 def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -40,11 +41,50 @@ class GatewaySettings(Settings):
         None, description="Operators send it to /v1/operator/…; without one nobody may."
     )
 
+    secret_key: SecretStr | None = Field(
+        None, description="The installation's secret; signs download addresses. Without one they end with the process."
+    )
+
+    clerk_issuer: str = Field("", description="The outside issuer of tokens, as their `iss` spells it; empty: none.")
+    clerk_jwks_url: str = Field(
+        "", description="Where that issuer's keys are: https. Empty: <issuer>/.well-known/jwks.json."
+    )
+    clerk_authorized_parties: str = Field(
+        "", description="Origins, comma-separated, one of which a token's `azp` must be. Empty: any."
+    )
+    clerk_audience: str = Field("", description="What a token's `aud` must hold. Empty: `aud` is not looked at.")
+
+    @property
+    def jwks_url(self) -> str:
+        return self.clerk_jwks_url or f"{self.clerk_issuer.rstrip('/')}/.well-known/jwks.json"
+
+    @property
+    def authorized_parties(self) -> frozenset[str]:
+        return frozenset(part.strip() for part in self.clerk_authorized_parties.split(",")) - {""}
+
+    def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
+        if self.clerk_issuer:
+            parts = urlsplit(self.jwks_url)
+            # Whoever can change the keys on their way can be anybody.
+            if not parts.hostname or not (parts.scheme == "https" or parts.hostname in LOOPBACK):
+                raise ValueError("TOLLWAY_CLERK_JWKS_URL: expected https://…")
+        for name in ("clerk_jwks_url", "clerk_authorized_parties", "clerk_audience"):
+            if getattr(self, name) and not self.clerk_issuer:
+                raise ValueError(f"TOLLWAY_{name.upper()}: says something of TOLLWAY_CLERK_ISSUER, which is not set")
+
     @field_validator("operator_token")
     @classmethod
     def _hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]{32,256}", value.get_secret_value()):
             raise ValueError("expected 32 to 256 visible ASCII characters")
+        return value
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("expected at least 32 characters; make one with: openssl rand -hex 32")
         return value
 
     @field_validator("public_url")

@@ -76,13 +76,21 @@ def all_parts(settings: LocalSettings, state: State) -> list[Part]:
         address=f"http://127.0.0.1:{ports['sandbox']}",
     )
     stripe = [] if settings.real_stripe else [sandbox]
+    clerk = Part(
+        "clerk",
+        _module("local.clerk", "--state", str(state.folder / "clerk")),
+        ready=readiness.http(ports["clerk"], "/healthz"),
+        ports=_ports(settings, "clerk"),
+        address=f"http://127.0.0.1:{ports['clerk']}",
+    )
+    issuer = [clerk] if settings.clerk_is_ours else []
     push = Part(
         "catalog",
         _module("services.billing.push"),
         needs=("postgres",) if settings.real_stripe else ("postgres", "sandbox"),
         address=settings.catalog.name,
     )
-    return [_postgres(settings, state), _nats(settings, state), mailbox, *stripe, push, *services, gateway]
+    return [_postgres(settings, state), _nats(settings, state), mailbox, *stripe, *issuer, push, *services, gateway]
 
 
 def _postgres(settings: LocalSettings, state: State) -> Part:

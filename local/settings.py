@@ -13,9 +13,12 @@ from local.state import State
 
 DATABASES = ("billing", "quota", "notify")
 
+CLERK_PORT = 12112
+
 _PORTS = {
     "gateway": 8080,
     "sandbox": 12111,
+    "clerk": CLERK_PORT,
     "mailbox": 8025,
     "smtp": 1025,
     "billing": 7101,
@@ -43,6 +46,7 @@ class LocalSettings:
     nats_url: str
     nats_is_ours: bool
     real_stripe: bool
+    clerk_is_ours: bool
     catalog: Path
     database_prefix: str
     # A part that dies this often within 60 s stops everything.
@@ -103,6 +107,13 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
         environment["STRIPE_WEBHOOK_SECRET"] = secrets["STRIPE_WEBHOOK_SECRET"]
         environment["STRIPE_API_BASE"] = f"http://127.0.0.1:{ports['sandbox']}"
         environment["TOLLWAY_CLOCK_FILE"] = str(state.folder / "clock-offset")
+    clerk_is_ours = not _is_set(given, "TOLLWAY_CLERK_ISSUER")
+    if clerk_is_ours:
+        issuer = f"http://127.0.0.1:{ports['clerk']}"
+        environment["TOLLWAY_CLERK_ISSUER"] = issuer
+        environment["TOLLWAY_CLERK_JWKS_URL"] = f"{issuer}/.well-known/jwks.json"
+        parties = given.get("TOLLWAY_CLERK_AUTHORIZED_PARTIES") or environment["TOLLWAY_PUBLIC_URL"]
+        environment["TOLLWAY_CLERK_AUTHORIZED_PARTIES"] = parties
     return LocalSettings(
         ports=ports,
         postgres_url=admin,
@@ -110,6 +121,7 @@ def load(state: State, given: Mapping[str, str] = os.environ) -> LocalSettings:
         nats_url=environment["TOLLWAY_NATS_URL"],
         nats_is_ours=nats_url is None,
         real_stripe=real_stripe,
+        clerk_is_ours=clerk_is_ours,
         catalog=catalog,
         database_prefix=prefix,
         max_deaths=max_deaths,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 
 from local import settings as local_settings
 from local.parts import all_parts
-from local.settings import LocalSettings, SettingsError
+from local.ports import is_free, reserve
+from local.settings import CLERK_PORT, LocalSettings, SettingsError
 from local.state import State, StateError, default_folder
 from local.supervisor import Fatal, Supervisor, stop_signals
 
@@ -19,11 +21,19 @@ def main() -> int:
     state = State(default_folder())
     try:
         state.hold()
-        settings = local_settings.load(state)
+        settings = local_settings.load(state, _given())
     except (StateError, SettingsError) as error:
         print(f"tollway cannot start: {error}", file=sys.stderr)
         return 1
     return asyncio.run(_run(settings, state))
+
+
+def _given() -> dict[str, str]:
+    """The environment. A second installation need not know of a stand-in that it may never use: that one gives way."""
+    given = dict(os.environ)
+    if not given.get("TOLLWAY_CLERK_PORT") and not is_free(CLERK_PORT):
+        given["TOLLWAY_CLERK_PORT"] = str(reserve())
+    return given
 
 
 async def _run(settings: LocalSettings, state: State) -> int:
@@ -111,8 +121,21 @@ or with curl:
   curl -s {api}/v1/billing/checkout -H "Authorization: Bearer $KEY" \\
     -H 'Content-Type: application/json' -d '{{"tier": "pro"}}'
   curl -s {api}/v1/usage -H "Authorization: Bearer $KEY"
-
+  curl -s {api}/v1/orgs -H "Authorization: Bearer $KEY"   # its slug; then /v1/orgs/SLUG/keys, /members, /audit-log
+{_outside(settings)}
 Ctrl-C stops everything."""
+
+
+def _outside(settings: LocalSettings) -> str:
+    if not settings.clerk_is_ours:
+        return ""
+    issuer = settings.environment["TOLLWAY_CLERK_ISSUER"]
+    return f"""
+or as somebody whom an identity provider vouches for:
+
+  export TOLLWAY_CLERK_ISSUER={issuer}
+  curl -s {settings.gateway_url}/v1/orgs -H "Authorization: Bearer $(.venv/bin/tollway local token --org acme)"
+"""
 
 
 if __name__ == "__main__":

@@ -43,11 +43,16 @@ _LEFT_SENDING = timedelta(seconds=10)
 
 # Wherever it begins: in a protobuf the byte before may look like a letter.
 _SECRET = re.compile(
-    r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}"
+    r"(?:sk|rk|mk|vk)_(?:live|test|svc)_[A-Za-z0-9]{16,}"
+    r"|ses_[A-Za-z0-9]{33}"
     r"|whsec_[A-Za-z0-9+/=]{16,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
+
+
+# Quota's column and billing's.
+_OF_A_KEY = (("account_id", "account_id"), ("key_id", "id"), ("kind", "kind"), ("end_time", "revoke_time"))
 
 
 class System(Protocol):
@@ -218,6 +223,17 @@ def local_state_is_stripes(evidence: Evidence) -> Iterator[str]:
             yield f"10: account {state.account_id} is {state.tier}/{state.status}, Stripe says {follows.tier}"
 
 
+def keys_end_everywhere(evidence: Evidence) -> Iterator[str]:
+    """13, for keys: whose a key is and when it ends, quota says as billing does."""
+    issued = {bytes(row["hash"]): row for row in evidence.billing["api_key"]}
+    for row in evidence.quota["api_key"]:
+        key = issued.get(bytes(row["hash"]))
+        if key is None:
+            yield f"13: quota's key {row['key_id']} is not billing's"
+        elif any(row[theirs] != key[ours] for theirs, ours in _OF_A_KEY):
+            yield f"13: key {key['id']} ends at {key['revoke_time']}, in quota at {row['end_time']}, or is another's"
+
+
 def every_webhook_has_a_final_status(evidence: Evidence) -> Iterator[str]:
     """12: one row per event that was taken, and a final status."""
     stored = {row["id"]: row for row in evidence.billing["webhook_event"]}
@@ -328,6 +344,7 @@ CHECKS = (
     local_state_is_stripes,
     every_webhook_has_a_final_status,
     accounts_agree,
+    keys_end_everywhere,
     nothing_shows_a_secret,
 )
 

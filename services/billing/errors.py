@@ -29,6 +29,32 @@ class ApiKeyRevoked(Unauthenticated):
     reason = "API_KEY_REVOKED"
 
 
+class KeyNotFound(NotFound):
+    reason = "KEY_NOT_FOUND"
+
+
+class KeyEnded(FailedPrecondition):
+    """It was revoked, or a rotation has set its end."""
+
+    reason = "KEY_ENDED"
+
+
+class UnknownKeyKind(InvalidArgument):
+    reason = "UNKNOWN_KEY_KIND"
+
+
+class KeyRefused(FailedPrecondition):
+    """The tier does not let the account have another key of this kind: the reason is the catalog's, in capitals."""
+
+
+class SessionInvalid(Unauthenticated):
+    reason = "SESSION_INVALID"
+
+
+class UserNotFound(NotFound):
+    reason = "USER_NOT_FOUND"
+
+
 class SignUpRateLimited(ResourceExhausted):
     reason = "SIGN_UP_RATE_LIMITED"
 

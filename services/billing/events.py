@@ -12,7 +12,8 @@ from services.billing.catalog import Limit as CatalogLimit
 from services.billing.catalog.model import Refusal as CatalogRefusal
 from services.billing.domain.entitlement import Entitlement
 from services.billing.domain.subscription import Invoice
-from services.billing.storage.accounts import Account, ApiKey
+from services.billing.storage.accounts import Account
+from services.billing.storage.keys import ApiKey
 from tollway.billing.v1 import entitlement_pb2 as pb
 from tollway.billing.v1 import events_pb2
 
@@ -155,6 +156,17 @@ def key_issued(key: ApiKey) -> events_pb2.KeyIssued:
         kind=key.kind,
         key_hash=key.hash,
         create_time=timestamp(key.create_time),
+    )
+
+
+def key_revoked(key: ApiKey) -> events_pb2.KeyRevoked:
+    """For a key that has an end; after a rotation it lies ahead."""
+    return events_pb2.KeyRevoked(
+        account_id=key.account_id,
+        key_id=key.id,
+        kind=key.kind,
+        key_hash=key.hash,
+        revoke_time=timestamp(key.revoke_time),
     )
 
 

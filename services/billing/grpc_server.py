@@ -7,18 +7,22 @@ from typing import Any
 import grpc
 
 from services.billing import events
-from services.billing.application import accounts, auth, checkout, plans, webhooks
+from services.billing.application import accounts, auth, checkout, plans, principals, webhooks
 from services.billing.application.context import Context
+from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
 from services.kit.rpc import Server
 from tollway.billing.v1 import (
     account_pb2,
     account_pb2_grpc,
+    audit_pb2_grpc,
     auth_pb2,
     auth_pb2_grpc,
     billing_pb2,
     billing_pb2_grpc,
     entitlement_pb2,
     entitlement_pb2_grpc,
+    identity_pb2_grpc,
+    key_pb2_grpc,
     webhook_pb2,
     webhook_pb2_grpc,
 )
@@ -52,15 +56,8 @@ class AuthService(auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.AuthenticateRequest, context: Rpc
     ) -> auth_pb2.AuthenticateResponse:
         owner = await auth.authenticate(request.api_key, self._context)
-        principal = auth_pb2.Principal(
-            account=accounts.account_message(owner.account),
-            key_id=owner.key_id,
-            key_kind=owner.key_kind,
-            scopes=self._context.catalog.key_kinds[owner.key_kind].scopes,
-            tier=owner.tier,
-            version=owner.version,
-        )
-        return auth_pb2.AuthenticateResponse(principal=principal)
+        principal = principals.of_key(owner, self._context)
+        return auth_pb2.AuthenticateResponse(principal=principal_message(principal))
 
     async def ExchangeToken(  # noqa: N802
         self, request: auth_pb2.ExchangeTokenRequest, context: Rpc
@@ -168,3 +165,8 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         EntitlementService(context),
         f"{package}.EntitlementService",
     )
+    server.add(
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server, IdentityService(context), f"{package}.IdentityService"
+    )
+    server.add(key_pb2_grpc.add_KeyServiceServicer_to_server, KeyService(context), f"{package}.KeyService")
+    server.add(audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditService(context), f"{package}.AuditService")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from services.billing.application import idempotency, plans
+from services.billing.application import audit, idempotency, plans, sessions
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
@@ -110,7 +110,9 @@ async def _housekeeping(context: Context, keys: SigningKeys) -> None:
             async with context.unit_of_work() as uow:
                 await uow.answers.forget(now, idempotency.KEPT)
                 await uow.sign_ups.forget(now, timedelta(days=1))
+                await uow.sessions.forget(now - sessions.KEPT)
                 await uow.commit()
+            await audit.purge(context)
         except Exception as error:
             log.warning("housekeeping.delayed", error=repr(error))
         await asyncio.sleep(HOUSEKEEPING_S)  # a period, not a wait for something

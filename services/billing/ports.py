@@ -55,7 +55,7 @@ class Payments(Protocol):
     """Every call raises StripeUnavailable when Stripe gave no answer that settles it."""
 
     async def create_customer(self, account_id: str, email: str, name: str) -> str:
-        """The customer's id. Calling again for the same account returns the same customer."""
+        """The customer's id. Calling again for the same account returns the same customer. `email` may be empty."""
         ...
 
     async def create_session(self, new: NewSession) -> Session:

@@ -113,7 +113,9 @@ class StripePayments:
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
     async def create_customer(self, account_id: str, email: str, name: str) -> str:
-        params: Any = {"email": email, "name": name, "metadata": {ACCOUNT_KEY: account_id}}
+        params: Any = {"name": name, "metadata": {ACCOUNT_KEY: account_id}}
+        if email:  # an account of an outside identity has none: Checkout asks the person for it
+            params["email"] = email
         customer = await self._call(
             "customers.create",
             lambda: self._client.v1.customers.create_async(params, {"idempotency_key": f"{account_id}:customer"}),

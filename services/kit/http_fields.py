@@ -25,12 +25,23 @@ def idempotency_key(values: Sequence[str]) -> str | None:
 
 
 class Window(NamedTuple):
-    """One limit as the RateLimit headers tell it. `resets_in_s` is None when it never resets."""
+    """One limit as the RateLimit headers tell it. `resets_in_s` is None when it never resets.
+
+    `window_s`: of a rate. `concurrent`: it counts what goes on at once.
+    """
 
     name: str
     limit: int
     remaining: int
     resets_in_s: int | None
+    window_s: int | None = None
+    concurrent: bool = False
+
+    @property
+    def policy(self) -> str:
+        if self.concurrent:
+            return f'q={self.limit};qu="concurrent-requests"'
+        return f"q={self.limit}" if self.window_s is None else f"q={self.limit};w={self.window_s}"
 
 
 def rate_limit(windows: Iterable[Window]) -> dict[str, str]:
@@ -38,7 +49,7 @@ def rate_limit(windows: Iterable[Window]) -> dict[str, str]:
     shown = [(window, window.name.replace("\\", r"\\").replace('"', r"\"")) for window in windows]
     if not shown:
         return {}
-    policies = [f'"{name}";q={window.limit}' for window, name in shown]
+    policies = [f'"{name}";{window.policy}' for window, name in shown]
     states = [
         f'"{name}";r={window.remaining}' + ("" if window.resets_in_s is None else f";t={window.resets_in_s}")
         for window, name in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import structlog
@@ -94,6 +95,23 @@ class Stream:
                 self.renew()
                 jetstream = await self.jetstream()
                 await jetstream.publish(subject, data, timeout=PUBLISH_TIMEOUT_S, headers=headers)
+
+    async def overhear(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """Until cancelled: hands on the data of what is published from now on, in every process that listens.
+
+        Nothing is kept or repeated: what passes while the connection is away is missed, so use it beside a consumer,
+        to learn sooner.
+        """
+        while True:
+            await self._ready.wait()
+            try:
+                assert self._client is not None  # noqa: S101 - set before the event
+                subscription = await self._client.subscribe(subject)
+                async for message in subscription.messages:  # until the client is closed
+                    heard(message.data)
+            except Exception as error:
+                log.info("stream.deaf", subject=subject, error=type(error).__name__)
+            await asyncio.sleep(0.5)  # pause between attempts: there is nothing to await
 
     async def close(self) -> None:
         self._ready.clear()

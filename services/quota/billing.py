@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 
 import structlog
 
@@ -50,4 +51,5 @@ class BillingLink:
                 raise ApiKeyRefused(error.message, reason=error.error_reason) from None
             raise
         principal = answer.principal
-        return KeyOwner(principal.account.id, principal.key_id, principal.key_kind)
+        end = principal.key_revoke_time.ToDatetime(UTC) if principal.HasField("key_revoke_time") else None
+        return KeyOwner(principal.account.id, principal.key_id, principal.key_kind, end)

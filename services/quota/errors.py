@@ -111,6 +111,10 @@ class ApiKeyRefused(Unauthenticated):
     def malformed(cls) -> ApiKeyRefused:
         return cls("This is not an API key: check that it was copied whole.", reason="API_KEY_MALFORMED")
 
+    @classmethod
+    def revoked(cls) -> ApiKeyRefused:
+        return cls("This API key was revoked.", reason="API_KEY_REVOKED")
+
 
 class QueueFull(Unavailable):
     """More uses wait than this process takes on. Nothing was counted."""

@@ -1,7 +1,8 @@
 """API keys: whose is it? From memory, else from our table, else from billing, which issued it.
 
 KeyIssued fills the table. What it has not told yet is asked of billing once; that billing does not know a key is
-believed for a moment, like everything that memory holds.
+believed for a moment, like everything that memory holds. KeyRevoked sets a key's end in the table, and every process
+hears it by itself too, because one process's consumer takes the event for all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ import structlog
 
 from services.kit import telemetry
 from services.kit.base62 import CHECK_DIGITS, checksum
+from services.kit.clock import Clock
 from services.kit.errors import TollwayError
 from services.kit.inbox import Received
 from services.quota.errors import ApiKeyRefused, BillingUnavailable, QueueFull, StoreUnavailable
@@ -24,7 +27,7 @@ from services.quota.ports import Authority, KeyOwner, KeyTable
 from services.quota.storage import QuotaUnitOfWork
 from tollway.billing.v1 import events_pb2
 
-FRESH_S = 5.0  # how long memory is believed without looking: the longest that a removed row still opens the door
+FRESH_S = 5.0  # how long memory is believed without looking: the longest that an end which nobody told stays unknown
 MOST = 1000  # hashes in one read
 MOST_KEPT = 100_000
 MOST_WAITING = 10_000
@@ -39,13 +42,18 @@ log = structlog.get_logger(__name__)
 
 
 async def learn(event: Received, uow: QuotaUnitOfWork) -> None:
-    """Acts on KeyIssued."""
-    issued = event.message
-    assert isinstance(issued, events_pb2.KeyIssued)  # noqa: S101 - the consumer's only kind for this handler
+    """Acts on KeyIssued and KeyRevoked, in whatever order they come."""
+    told = event.message
+    assert isinstance(told, events_pb2.KeyIssued | events_pb2.KeyRevoked)  # noqa: S101 - the handler's only kinds
+    end = _end(told) if isinstance(told, events_pb2.KeyRevoked) else None
     async with uow:
         if await uow.inbox.accept(event):
-            await uow.keys.add({issued.key_hash: KeyOwner(issued.account_id, issued.key_id, issued.kind)})
+            await uow.keys.add({told.key_hash: KeyOwner(told.account_id, told.key_id, told.kind, end)})
             await uow.commit()
+
+
+def _end(revoked: events_pb2.KeyRevoked) -> datetime:
+    return revoked.revoke_time.ToDatetime(UTC)
 
 
 class StoredKeys:
@@ -70,12 +78,14 @@ class KeyRing:
     Keys are held by their hash; the key itself only until it is known whose it is.
     """
 
-    def __init__(self, table: KeyTable, authority: Authority, *, fresh_s: float = FRESH_S) -> None:
+    def __init__(self, table: KeyTable, authority: Authority, clock: Clock, *, fresh_s: float = FRESH_S) -> None:
         self._table = table
         self._authority = authority
+        self._clock = clock  # business time: a rotated key's end moves with it
         self._fresh_s = fresh_s
         self._known: dict[bytes, tuple[KeyOwner, float]] = {}
         self._refused: dict[bytes, tuple[ApiKeyRefused, float]] = {}
+        self._ends: dict[bytes, datetime] = {}  # heard here; the table may learn of it later
         self._waiting: dict[bytes, asyncio.Future[KeyOwner]] = {}
         self._unread: dict[bytes, str] = {}
         self._asking = asyncio.Semaphore(ASKING)
@@ -90,21 +100,36 @@ class KeyRing:
         now = asyncio.get_running_loop().time()
         known = self._known.get(key_hash)
         if known is not None and known[1] > now:
-            return known[0]
+            return self._unended(key_hash, known[0])
         refused = self._refused.get(key_hash)
         if refused is not None and refused[1] > now:
             raise ApiKeyRefused(refused[0].message, reason=refused[0].error_reason)
         try:
             # Shielded: one caller's deadline must not fail the others who wait for the same key.
-            return await asyncio.wait_for(asyncio.shield(self._find(key_hash, api_key)), PATIENCE_S)
+            owner = await asyncio.wait_for(asyncio.shield(self._find(key_hash, api_key)), PATIENCE_S)
         except StoreUnavailable:
             if known is None:
                 raise
             # A key changes far more seldom than a database is away; whether the use passes is decided apart.
             telemetry.count("tollway_quota_keys_from_memory_total")
-            return known[0]
+            owner = known[0]
         except TimeoutError:
             raise BillingUnavailable from None
+        return self._unended(key_hash, owner)
+
+    def hear(self, revoked: events_pb2.KeyRevoked) -> None:
+        """A key has an end: known here from now on, whatever memory and table hold."""
+        end, heard = _end(revoked), self._ends.pop(revoked.key_hash, None)
+        self._ends[revoked.key_hash] = min(end, heard) if heard is not None else end
+        if len(self._ends) > MOST_KEPT:
+            del self._ends[next(iter(self._ends))]
+
+    def _unended(self, key_hash: bytes, owner: KeyOwner) -> KeyOwner:
+        """Raises ApiKeyRefused from the key's end on."""
+        now = self._clock.now()
+        if any(end is not None and end <= now for end in (owner.end_time, self._ends.get(key_hash))):
+            raise ApiKeyRefused.revoked()
+        return owner
 
     def _find(self, key_hash: bytes, api_key: str) -> asyncio.Future[KeyOwner]:
         future = self._waiting.get(key_hash)

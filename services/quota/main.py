@@ -73,7 +73,7 @@ def main() -> None:
             grpc_guardrails.GuardrailServicer(lane, directory),
             grpc_guardrails.FULL_NAME,
         )
-        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing)
+        ring = keys.KeyRing(keys.StoredKeys(new_uow), billing, clock)
         asked = (lane, directory, ring, clock, settings.public_url)
         server.add(
             external_auth_pb2_grpc.add_AuthorizationServicer_to_server,
@@ -99,6 +99,7 @@ def main() -> None:
             tasks.start(ring.run(), "keys")
             tasks.start(relay.run(), "outbox relay")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
+            tasks.start(consumer.overhear(stream, ring), "revoked keys")
             tasks.start(maintenance.keep_days(engine, clock), "days")
             tasks.start(totals.keep_announcing(new_uow, clock), "totals")
             tasks.start(maintenance.keep_healing(billing, new_uow), "healing")

@@ -50,6 +50,7 @@ class KeyOwner:
     account_id: str
     key_id: str
     kind: str
+    end_time: datetime | None = None  # from then on it is refused; business time
 
 
 class Keys(Protocol):
@@ -71,7 +72,9 @@ class KeyTable(Protocol):
         """Those that are known here."""
         ...
 
-    async def add(self, owners: Mapping[bytes, KeyOwner]) -> None: ...
+    async def add(self, owners: Mapping[bytes, KeyOwner]) -> None:
+        """Keys that are there keep their owner; of two ends the earlier one counts."""
+        ...
 
 
 class Leases(Protocol):

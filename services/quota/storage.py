@@ -56,12 +56,15 @@ ON CONFLICT (meter) DO UPDATE SET
 WHERE (k.enabled, k.reason) IS DISTINCT FROM (excluded.enabled, excluded.reason)
 """)
 _PLACE = text("SELECT token FROM place WHERE name = :name")
-_KEYS = text("SELECT hash, account_id, key_id, kind FROM api_key WHERE hash = ANY (CAST(:hashes AS bytea[]))")
-# A key's owner and kind never change.
+_KEYS = text("SELECT hash, account_id, key_id, kind, end_time FROM api_key WHERE hash = ANY (CAST(:hashes AS bytea[]))")
+# A key's owner and kind never change, and its end only comes nearer: so events may arrive in any order.
 _ADD_KEYS = text("""
-INSERT INTO api_key (hash, account_id, key_id, kind)
-SELECT * FROM unnest(CAST(:hashes AS bytea[]), CAST(:accounts AS text[]), CAST(:ids AS text[]), CAST(:kinds AS text[]))
-ON CONFLICT (hash) DO NOTHING
+INSERT INTO api_key AS k (hash, account_id, key_id, kind, end_time)
+SELECT * FROM unnest(CAST(:hashes AS bytea[]), CAST(:accounts AS text[]), CAST(:ids AS text[]), CAST(:kinds AS text[]),
+                     CAST(:ends AS timestamptz[])) AS n (hash, account_id, key_id, kind, end_time)
+ORDER BY n.hash
+ON CONFLICT (hash) DO UPDATE SET end_time = excluded.end_time
+WHERE excluded.end_time < coalesce(k.end_time, 'infinity')
 """)
 _KEEP_PLACE = text("INSERT INTO place VALUES (:name, :token) ON CONFLICT (name) DO UPDATE SET token = excluded.token")
 
@@ -182,7 +185,7 @@ class ApiKeys:
     async def find(self, hashes: Sequence[bytes]) -> dict[bytes, KeyOwner]:
         """Those that are known here."""
         rows = await self._connection.execute(_KEYS, {"hashes": list(hashes)})
-        return {bytes(row[0]): KeyOwner(row[1], row[2], row[3]) for row in rows}
+        return {bytes(row[0]): KeyOwner(row[1], row[2], row[3], row[4]) for row in rows}
 
     async def add(self, owners: Mapping[bytes, KeyOwner]) -> None:
         parameters: dict[str, list[Any]] = {
@@ -190,6 +193,7 @@ class ApiKeys:
             "accounts": [owner.account_id for owner in owners.values()],
             "ids": [owner.key_id for owner in owners.values()],
             "kinds": [owner.kind for owner in owners.values()],
+            "ends": [owner.end_time for owner in owners.values()],
         }
         await self._connection.execute(_ADD_KEYS, parameters)
 

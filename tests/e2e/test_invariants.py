@@ -178,6 +178,19 @@ def _writes_an_event_to_another_account(evidence: Evidence, told: Told) -> None:
     next(row for row in evidence.billing["outbox"] if row["account_id"] == one)["account_id"] = other
 
 
+def _lets_a_revoked_key_go_on(evidence: Evidence, told: Told) -> None:
+    evidence.billing["api_key"][0]["revoke_time"] = evidence.billing["api_key"][0]["create_time"]
+
+
+def _gives_a_key_to_somebody_else(evidence: Evidence, told: Told) -> None:
+    row = evidence.quota["api_key"][0]
+    row["account_id"] = next(each["id"] for each in evidence.billing["account"] if each["id"] != row["account_id"])
+
+
+def _logs_a_session(evidence: Evidence, told: Told) -> None:
+    evidence.logs["gateway.log"] += "ses_" + "a1" * 16 + "b"
+
+
 def _logs_a_webhook_secret(evidence: Evidence, told: Told) -> None:
     evidence.logs["billing.log"] += "whsec_" + "a1" * 12
 
@@ -238,6 +251,9 @@ def _forgets_who_paid(evidence: Evidence, told: Told) -> None:
         (_loses_a_webhook, 12),
         (_mixes_accounts_up, 13),
         (_writes_an_event_to_another_account, 13),
+        (_lets_a_revoked_key_go_on, 13),
+        (_gives_a_key_to_somebody_else, 13),
+        (_logs_a_session, 14),
         (_logs_a_webhook_secret, 14),
         (_logs_a_token, 14),
         (_logs_the_rpc_token, 14),

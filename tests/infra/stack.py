@@ -26,6 +26,7 @@ from tests.infra.servers import execute, running_nats
 _PORTS = (
     "GATEWAY",
     "SANDBOX",
+    "CLERK",
     "MAILBOX",
     "SMTP",
     "BILLING",
@@ -38,7 +39,14 @@ _PORTS = (
     "POSTGRES",
 )
 # Of the person who runs the tests; the stack must not pick them up.
-_NOT_OURS = ("STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "CATALOG", "TOLLWAY_POSTGRES_URL", "TOLLWAY_NATS_URL")
+_NOT_OURS = (
+    "STRIPE_API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+    "CATALOG",
+    "TOLLWAY_POSTGRES_URL",
+    "TOLLWAY_NATS_URL",
+    "TOLLWAY_CLERK_ISSUER",
+)
 
 
 class Stack:
@@ -112,6 +120,10 @@ class Stack:
     @property
     def sandbox_url(self) -> str:
         return f"http://127.0.0.1:{self._given['TOLLWAY_SANDBOX_PORT']}"
+
+    @property
+    def issuer_url(self) -> str:
+        return f"http://127.0.0.1:{self._given['TOLLWAY_CLERK_PORT']}"
 
     @property
     def mailbox_url(self) -> str:

@@ -18,6 +18,9 @@ _NEXT_STEPS = {
     "no_customer": "buy a plan first: tollway billing upgrade TIER",
     "unknown_tier": "see what there is: tollway plans",
     "insufficient_scope": "use a key that has this scope",
+    "session_required": "a person has to do this: sign in on the billing page",
+    "unknown_key_kind": "the message lists the kinds",
+    "key_not_found": "see which there are: tollway keys list",
 }
 
 
@@ -69,6 +72,9 @@ class Api:
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._call("POST", path, body)
 
+    def delete(self, path: str) -> dict[str, Any]:
+        return self._call("DELETE", path, None)
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         """The answer's JSON object. Raises CliError for anything else than a 2xx with one."""
         import httpx
@@ -116,7 +122,8 @@ def refusal(response: httpx.Response) -> CliError:
     elif status >= 500 or status < 400:
         code, step = FAILED, "the server's log says more"
     else:
-        code, step = REFUSED, _NEXT_STEPS.get(str(problem.get("code")), "")
+        upgrade = "see what there is: tollway plans" if status == 402 else ""
+        code, step = REFUSED, _NEXT_STEPS.get(str(problem.get("code")), upgrade)
     if (after := response.headers.get("retry-after", "")).isdigit():
         step = f"try again in {after} s"
     if status >= 500 and (request_id := response.headers.get("x-request-id")):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, billing, events, output, usage
+from tollway.cli import account, billing, events, keys, local, output, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 billing_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+keys_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 
 
 def _version(wanted: bool) -> None:
@@ -59,6 +61,18 @@ def events_group() -> None:
     """Follow what the services announce."""
 
 
+@keys_app.callback()
+@with_options
+def keys_group() -> None:
+    """List, issue, rotate and revoke API keys."""
+
+
+@local_app.callback()
+@with_options
+def local_group() -> None:
+    """What only an installation on this machine can do."""
+
+
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "signup": account.signup,
     "login": account.login,
@@ -69,12 +83,23 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "usage": usage.usage,
 }
 _BILLING: dict[str, Callable[..., Any]] = {"upgrade": billing.upgrade, "portal": billing.portal}
+_KEYS: dict[str, Callable[..., Any]] = {
+    "list": keys.list_keys,
+    "issue": keys.issue,
+    "rotate": keys.rotate,
+    "revoke": keys.revoke,
+}
 for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
     billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _KEYS.items():
+    keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
+local_app.command("token", epilog=EXIT_CODES)(with_options(local.token))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
+app.add_typer(keys_app, name="keys")
+app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")
 
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-import secrets
-import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 
 from email_validator import EmailNotValidError, validate_email
 
 from services.billing import events
-from services.billing.application import idempotency
+from services.billing.application import audit, idempotency
 from services.billing.application.context import Context
-from services.billing.domain.api_key import new_key
+from services.billing.application.keys import add_key
+from services.billing.application.names import add_with_free_slug, checked_name, slug_of
 from services.billing.domain.entitlement import new_account
+from services.billing.domain.principal import Actor, ActorKind, Role
 from services.billing.errors import SignUpRateLimited
-from services.billing.storage.accounts import Account, ApiKey
+from services.billing.storage import BillingUnitOfWork
+from services.billing.storage.accounts import Account
+from services.billing.storage.identity import User
 from services.kit.errors import InvalidArgument
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 from tollway.billing.v1 import account_pb2
 
 WINDOW = timedelta(hours=1)
-_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,6 @@ def checked_email(email: str) -> str:
     except EmailNotValidError:
         raise InvalidArgument("An email address is expected, such as you@example.com.", field="email") from None
     return found.normalized
-
-
-def checked_name(name: str) -> str:
-    """The name without space around it. Raises InvalidArgument naming `name`."""
-    name = name.strip()
-    if not 1 <= len(name) <= _NAME:
-        raise InvalidArgument(f"A name of 1 to {_NAME} characters is expected.", field="name")
-    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name):
-        raise InvalidArgument("A name has no control characters or line breaks.", field="name")
-    return name
-
-
-def slug_of(name: str) -> str:
-    """Lower-case ASCII letters, digits and single hyphens, at most 40; `account` when nothing is left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "account"
 
 
 async def create_account(command: CreateAccount, context: Context) -> account_pb2.CreateAccountResponse:
@@ -79,23 +63,16 @@ async def create_account(command: CreateAccount, context: Context) -> account_pb
             raise SignUpRateLimited("Too many sign-ups. Try again in an hour.", retry_after=WINDOW)
         await uow.sign_ups.note(email.lower(), limited_address, now)
 
-        slug = slug_of(name)
-        account = Account(new_id("acct"), slug, name, email, None, context.business.now())
-        while not await uow.accounts.add(account):
-            account = Account(account.id, f"{slug}-{secrets.token_hex(3)}", name, email, None, account.create_time)
-        kind = context.catalog.first_key_kind
-        secret = new_key(context.catalog.key_kinds[kind].prefix)
-        key = ApiKey(
-            new_id("key"), account.id, kind, "First key", secret.hash, secret.shown, create_time=account.create_time
-        )
-        await uow.keys.add(key)
-        state = new_account(account.id, context.catalog)
-        await uow.entitlements.add(state)
-        changed = await uow.entitlements.now()
-        uow.outbox.add(context.announcer.entitlements_changed(state, changed), account.id)
-        uow.outbox.add(context.announcer.tier_changed(state, "", changed), account.id)
-        uow.outbox.add(events.key_issued(key), account.id)
-        response = account_pb2.CreateAccountResponse(account=account_message(account), api_key=secret.secret)
+        created = context.business.now()
+        account = await open_account(Account(new_id("acct"), slug_of(name), name, email, None, created), uow, context)
+        # The address is not verified: whoever signs in by it later proves that the account is theirs.
+        user = await uow.users.ensure(User(new_id("usr"), email.lower(), None, created))
+        await uow.memberships.add(account.id, user.id, Role.OWNER, created)
+        key, secret = await add_key(account.id, context.catalog.first_key_kind, "First key", user.id, uow, context)
+        actor = Actor(ActorKind.SYSTEM, "sign_up")
+        await audit.record(uow, context, account.id, actor, "account.created", account.id, slug=account.slug)
+        await audit.record(uow, context, account.id, actor, "key.issued", key.id, kind=key.kind, name=key.name)
+        response = account_pb2.CreateAccountResponse(account=account_message(account), api_key=secret)
         if request_id:
             answer = response.SerializeToString()
             await idempotency.keep("sign_up", request_id, mark, answer, uow, context.vault, now)
@@ -103,6 +80,17 @@ async def create_account(command: CreateAccount, context: Context) -> account_pb
         await uow.commit()
     failpoint("billing.sign_up.after_commit")
     return response
+
+
+async def open_account(account: Account, uow: BillingUnitOfWork, context: Context) -> Account:
+    """Adds the account, under a free slug, on the default tier, and announces what it is entitled to."""
+    added = await add_with_free_slug(account, uow)
+    state = new_account(added.id, context.catalog)
+    await uow.entitlements.add(state)
+    changed = await uow.entitlements.now()
+    uow.outbox.add(context.announcer.entitlements_changed(state, changed), added.id)
+    uow.outbox.add(context.announcer.tier_changed(state, "", changed), added.id)
+    return added
 
 
 def _is_local(address: str, context: Context) -> bool:

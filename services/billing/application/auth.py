@@ -16,7 +16,7 @@ from jwt.algorithms import OKPAlgorithm
 from services.billing.application.context import Context
 from services.billing.domain.api_key import hash_key, kind_of
 from services.billing.errors import ApiKeyRevoked, ApiKeyUnknown
-from services.billing.storage.accounts import KeyOwner
+from services.billing.storage.keys import KeyOwner
 from services.billing.storage.secrets import SigningKey
 from services.kit.ids import new_id
 
@@ -34,7 +34,7 @@ async def authenticate(api_key: str, context: Context) -> KeyOwner:
         owner = await uow.keys.owner(hash_key(api_key))
     if owner is None:
         raise ApiKeyUnknown("This API key is not known.")
-    if owner.revoked:
+    if owner.revoke_time is not None and owner.revoke_time <= context.business.now():
         raise ApiKeyRevoked("This API key was revoked.")
     return owner
 

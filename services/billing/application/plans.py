@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from services.billing.application.context import Context
 from services.billing.application.sync import save_entitlement
 from services.billing.domain.entitlement import Entitlement, resolve
+from services.billing.domain.principal import CATALOG
 from services.billing.ports import Pushed
 from services.kit.errors import InvalidArgument
 from tollway.billing.v1 import billing_pb2, entitlement_pb2
@@ -26,7 +27,7 @@ async def list_plans(context: Context) -> billing_pb2.ListPlansResponse:
     catalog = context.catalog
     plans = []
     for name, tier in catalog.tiers.items():
-        if tier.grandfathered:
+        if tier.grandfathered or not tier.listed:
             continue
         numbers: dict[str, int | str] = {}
         for each in catalog.lineage(name):
@@ -50,6 +51,8 @@ async def list_plans(context: Context) -> billing_pb2.ListPlansResponse:
         for limit_name, limit in catalog.limits.items():
             if limit.kind == "quota" and limit_name in numbers:
                 number = numbers[limit_name]
+                if limit.period == "lifetime" and number == "unlimited":
+                    continue  # only counted: nothing that a buyer chooses by
                 for meter in limit.meters:
                     quota = plan.quotas.add(meter=meter, period=limit.period or "")
                     if isinstance(number, int):
@@ -154,7 +157,7 @@ async def apply_catalog(context: Context) -> int:
                 prices = {s.price_id for s in read} | {prior.granted_price_id}
                 tiers = await uow.prices.tiers(prices)
                 state = resolve(context.catalog, prior, read, tiers).entitlement
-                await save_entitlement(prior, state, uow, context)
+                await save_entitlement(prior, state, uow, context, CATALOG)
             await uow.commit()
         seen += len(account_ids)
         if len(account_ids) < BATCH:

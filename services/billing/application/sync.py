@@ -12,9 +12,11 @@ from datetime import timedelta
 
 import structlog
 
+from services.billing.application import audit
 from services.billing.application.context import Context
 from services.billing.catalog.model import KEEP
 from services.billing.domain.entitlement import Entitlement, resolve
+from services.billing.domain.principal import STRIPE, Actor
 from services.billing.domain.subscription import Invoice, current
 from services.billing.ports import FromStripe
 from services.billing.storage import BillingUnitOfWork
@@ -176,7 +178,9 @@ async def _apply(
     await save_entitlement(prior, resolution.entitlement, uow, context)
 
 
-async def save_entitlement(prior: Entitlement, state: Entitlement, uow: BillingUnitOfWork, context: Context) -> None:
+async def save_entitlement(
+    prior: Entitlement, state: Entitlement, uow: BillingUnitOfWork, context: Context, actor: Actor = STRIPE
+) -> None:
     """Saves and announces the state if it is another one. The events are in the same transaction (DESIGN §11.7)."""
     if state.version == prior.version:
         return
@@ -185,6 +189,8 @@ async def save_entitlement(prior: Entitlement, state: Entitlement, uow: BillingU
     uow.outbox.add(context.announcer.entitlements_changed(state, changed), state.account_id)
     if state.tier != prior.tier:
         uow.outbox.add(context.announcer.tier_changed(state, prior.tier, changed), state.account_id)
+        moved = {"previous": prior.tier, "tier": state.tier, "status": state.status}
+        await audit.record(uow, context, state.account_id, actor, "tier.changed", state.account_id, **moved)
 
 
 async def _apply_invoice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Count = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 Unlimited = Literal["unlimited"]
+Days = Annotated[int, Field(ge=1, le=3660, strict=True)]
 STATUSES = ("trialing", "active", "past_due", "unpaid", "paused", "incomplete", "incomplete_expired", "canceled")
 PRICE = "price"  # lifecycle: the tier that the subscription's price sells
 KEEP = "keep"  # lifecycle: the tier of the price last granted while active or trialing
@@ -121,10 +123,12 @@ class Tier(_Part):
     prices: list[Price] = []
     contract: bool = Field(False, description="Sold by people: checkout answers contact_sales.")
     grandfathered: bool = Field(False, description="Not sold any more; who has it keeps it.")
+    listed: bool = Field(True, description="False: a state that accounts come into, not one that anybody chooses.")
     gates: dict[Name, bool] = {}
     allowances: dict[Name, Count | Unlimited] = {}
     limits: dict[Name, Count | Unlimited] = {}
     overage: dict[Name, Overage] = {}
+    audit_retention_days: Days | None = Field(None, description="Else the ancestor's, else the policy's.")
 
 
 class KeyKind(_Part):
@@ -132,13 +136,31 @@ class KeyKind(_Part):
     scopes: Annotated[list[Name], Field(min_length=1)]
     meter: Name | None = Field(None, description="The meter that requests with such a key drive, when there is one.")
     gate: Name | None = Field(None, description="The gate that issuing one needs.")
+    gate_refusal: Refusal | None = Field(None, description="While it is closed; else 402 `<gate>_required`.")
     allowance: Name | None = Field(None, description="The allowance that counts them.")
+    allowance_refusal: Refusal | None = Field(None, description="Used up; else 402 `<allowance>_allowance_used`.")
+
+    @model_validator(mode="after")
+    def _refuses_what_it_asks(self) -> Self:
+        if (self.gate_refusal and not self.gate) or (self.allowance_refusal and not self.allowance):
+            raise ValueError("a refusal comes with the gate or allowance that it is for")
+        return self
+
+
+class Refund(_Part):
+    """When the base fee is given back: once per account, from the start of the first paid subscription."""
+
+    days: Days
+    limit: Name = Field(description="The lifetime quota that counts what was used; it may be unlimited.")
+    fewer_than: Annotated[int, Field(ge=1, le=2**62, strict=True)] = Field(description="Units used of it.")
 
 
 class Policies(_Part):
+    audit_retention_days: Days = 30
     grace_days: Annotated[int, Field(ge=0, le=90, strict=True)] = 0
     trial_days: Annotated[int, Field(ge=0, le=730, strict=True)] = 0
     promotion_codes: bool = False
+    refund: Refund | None = Field(None, description="Without one nothing is refunded by policy.")
     automatic_tax: bool = False
     redirect_origins: list[Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.-]+(:\d{1,5})?$")]] = []
 
@@ -181,6 +203,8 @@ class Catalog(_Part):
         for name, tier in self.tiers.items():
             if tier.contract and tier.prices:
                 problems.append(f"tiers.{name}: a contract tier has no prices")
+            if tier.prices and not tier.listed:
+                problems.append(f"tiers.{name}.listed: a tier with prices is for sale")
             for price in tier.prices:
                 if price.lookup_key in lookup_keys:
                     problems.append(f"tiers.{name}.prices: {price.lookup_key} is used twice")
@@ -216,6 +240,11 @@ class Catalog(_Part):
             uses += [("meter", meter_name, f"tiers.{name}.overage") for meter_name in tier.overage]
         prefixes: dict[str, str] = {}
         problems = []
+        if refund := self.policies.refund:
+            uses.append(("limit", refund.limit, "policies.refund.limit"))
+            counted = self.limits.get(refund.limit)
+            if counted is not None and (counted.kind, counted.period) != ("quota", "lifetime"):
+                problems.append("policies.refund.limit: expected a quota whose period is lifetime")
         for name, kind in self.key_kinds.items():
             uses += [("meter", kind.meter, f"key_kinds.{name}.meter")] if kind.meter else []
             uses += [("gate", kind.gate, f"key_kinds.{name}.gate")] if kind.gate else []
@@ -265,6 +294,18 @@ class Catalog(_Part):
             if any(price.lookup_key == lookup_key for price in tier.prices):
                 return name
         return None
+
+    def gate_open(self, tier: str, gate: str) -> bool:
+        return next((t.gates[gate] for t in reversed(self.lineage(tier)) if gate in t.gates), False)
+
+    def allowance(self, tier: str, name: str) -> int | None:
+        """How many may be held at once; None: any number."""
+        found = next((t.allowances[name] for t in reversed(self.lineage(tier)) if name in t.allowances), None)
+        return found if isinstance(found, int) else None
+
+    def audit_retention(self, tier: str) -> timedelta:
+        days = (t.audit_retention_days for t in reversed(self.lineage(tier)))
+        return timedelta(days=next((d for d in days if d is not None), self.policies.audit_retention_days))
 
     @property
     def first_key_kind(self) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.billing.storage.accounts import Accounts, ApiKeys, SignUps
+from services.billing.storage.accounts import Accounts, SignUps
+from services.billing.storage.audit import AuditLog
 from services.billing.storage.checkouts import Checkouts
 from services.billing.storage.entitlements import Entitlements
+from services.billing.storage.identity import Memberships, OutsideIdentities, Sessions, Users
+from services.billing.storage.keys import ApiKeys
 from services.billing.storage.prices import Prices
 from services.billing.storage.secrets import IdempotentAnswers, SigningKeys
 from services.billing.storage.snapshots import Snapshots
@@ -20,6 +23,11 @@ class BillingUnitOfWork(UnitOfWork):
     def bind(self, connection: AsyncConnection) -> None:
         self.accounts = Accounts(connection)
         self.keys = ApiKeys(connection)
+        self.users = Users(connection)
+        self.memberships = Memberships(connection)
+        self.sessions = Sessions(connection)
+        self.outside = OutsideIdentities(connection)
+        self.audit = AuditLog(connection)
         self.sign_ups = SignUps(connection)
         self.checkouts = Checkouts(connection)
         self.entitlements = Entitlements(connection)

@@ -1,7 +1,8 @@
-"""Accounts, their API keys, and the count of sign-ups."""
+"""Accounts, and the count of sign-ups."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.errors import AccountNotFound
-from services.billing.storage.tables import account, api_key, entitlement, sign_up
+from services.billing.storage.tables import account, sign_up
 
 
 @dataclass(frozen=True)
@@ -24,31 +25,10 @@ class Account:
     create_time: datetime
 
 
-@dataclass(frozen=True)
-class ApiKey:
-    id: str
-    account_id: str
-    kind: str
-    name: str
-    hash: bytes
-    shown: str
-    create_time: datetime
-    revoke_time: datetime | None = None
+_SLUG = re.compile(r"[a-z0-9-]{1,100}")
 
 
-@dataclass(frozen=True)
-class KeyOwner:
-    """A key with its account and the tier of this moment."""
-
-    account: Account
-    key_id: str
-    key_kind: str
-    revoked: bool
-    tier: str
-    version: int
-
-
-def _account(row: Row[Any]) -> Account:
+def to_account(row: Row[Any]) -> Account:
     return Account(*row[: len(account.c)])
 
 
@@ -67,12 +47,21 @@ class Accounts:
         row = (await self._connection.execute(statement.with_for_update() if lock else statement)).first()
         if row is None:
             raise AccountNotFound("There is no such account.")
-        return _account(row)
+        return to_account(row)
+
+    async def by_slug(self, slug: str) -> Account:
+        """Raises AccountNotFound, in the words of an account that is somebody else's."""
+        # What is no slug may be no text that PostgreSQL takes either.
+        found = select(account).where(account.c.slug == slug)
+        row = (await self._connection.execute(found)).first() if _SLUG.fullmatch(slug) else None
+        if row is None:
+            raise AccountNotFound("There is no such account.")
+        return to_account(row)
 
     async def of_customer(self, customer_id: str) -> Account | None:
         statement = select(account).where(account.c.stripe_customer_id == customer_id)
         row = (await self._connection.execute(statement)).first()
-        return _account(row) if row is not None else None
+        return to_account(row) if row is not None else None
 
     async def set_customer(self, account_id: str, customer_id: str) -> str:
         """Keeps the first customer id it is told, for ever; returns the one that is kept."""
@@ -86,30 +75,6 @@ class Accounts:
         if kept is None:
             raise AccountNotFound("There is no such account.")
         return str(kept)
-
-
-class ApiKeys:
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def add(self, key: ApiKey) -> None:
-        await self._connection.execute(insert(api_key).values(vars(key)))
-
-    async def owner(self, key_hash: bytes) -> KeyOwner | None:
-        """One read: the key, its account, and the tier as it is now."""
-        statement = (
-            select(
-                account, api_key.c.id, api_key.c.kind, api_key.c.revoke_time, entitlement.c.tier, entitlement.c.version
-            )
-            .join_from(api_key, account, api_key.c.account_id == account.c.id)
-            .join(entitlement, entitlement.c.account_id == account.c.id)
-            .where(api_key.c.hash == key_hash)
-        )
-        row = (await self._connection.execute(statement)).first()
-        if row is None:
-            return None
-        key_id, kind, revoke_time, tier, version = row[len(account.c) :]
-        return KeyOwner(_account(row), key_id, kind, revoke_time is not None, tier, version)
 
 
 class SignUps:

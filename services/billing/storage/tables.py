@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     literal_column,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from services.kit.database import new_metadata
 from services.kit.outbox import outbox_table
@@ -45,7 +46,63 @@ api_key = Table(
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("shown", Text, nullable=False),
     Column("create_time", _INSTANT, nullable=False),
-    Column("revoke_time", _INSTANT),
+    Column("revoke_time", _INSTANT),  # from then on it is refused; after a rotation this lies ahead
+    Column("successor_id", ForeignKey("api_key.id"), unique=True),
+    Column("user_id", ForeignKey("app_user.id")),  # for whom it was issued, when that was a user
+)
+
+# An email address; a person's once `verify_time` says that it reached them.
+app_user = Table(
+    "app_user",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("email", Text, nullable=False, unique=True),  # lower case
+    Column("verify_time", _INSTANT),
+    Column("create_time", _INSTANT, nullable=False),
+)
+
+membership = Table(
+    "membership",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("user_id", ForeignKey("app_user.id"), primary_key=True, index=True),
+    Column("role", Text, nullable=False),  # owner, admin, member
+    Column("create_time", _INSTANT, nullable=False),
+)
+
+login_session = Table(
+    "login_session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", ForeignKey("app_user.id"), nullable=False, index=True),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("end_time", _INSTANT),
+)
+
+outside_identity = Table(
+    "outside_identity",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("external_id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("create_time", _INSTANT, nullable=False),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Text, primary_key=True),  # in the order of time
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("actor_kind", Text, nullable=False),  # key, session, outside, operator, system
+    Column("actor_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("delete_time", _INSTANT, nullable=False, index=True),  # fixed by the tier of then
+    Index("ix_audit_log_account", "account_id", "id"),
 )
 
 # Change by change, so that who follows can ask for what changed since. See storage.entitlements.

@@ -22,7 +22,9 @@ from services.quota.storage import QuotaUnitOfWork
 
 @dataclass(frozen=True)
 class MeterUsage:
-    """`used` of the meter itself in its quota's period; `tightest` is the quota with the least left, if any."""
+    """`used` of the meter itself in its quota's period, else its cap's, else the month; `tightest` is the quota with
+    the least left, if any. A lifetime's count that refuses nothing is no quota here.
+    """
 
     meter: str
     used: int
@@ -77,10 +79,11 @@ async def _read(account_id: str, key_id: str, uow: QuotaUnitOfWork) -> Account |
 
 def _usage_of(account: Account, meter: str, key_id: str) -> MeterUsage:
     states = {state.name: state for state in limit_states(account, meter, key_id)}
-    quotas = [limit for limit in account.plan.limits_of[meter] if limit.kind is Kind.QUOTA]
-    bound = [states[limit.name] for limit in quotas if limit.limit is not None]
+    rules = account.plan.rules[meter]
+    periodic = [each for each in rules.counted if each.limit is not None or each.period is not Period.LIFETIME]
+    bound = [states[each.name] for each in periodic if each.kind is Kind.QUOTA and each.limit is not None]
     tightest = min(bound, key=lambda state: state.remaining or 0, default=None)
-    period = next((limit.period for limit in quotas if tightest is None or limit.name == tightest.name), Period.MONTH)
+    period = next((each.period for each in periodic if tightest is None or each.name == tightest.name), Period.MONTH)
     end = account.spans[period].end
     reset = None if end is None else datetime.fromtimestamp(end, UTC)
     return MeterUsage(meter, account.used(meter, period), reset, tightest, list(states.values()))

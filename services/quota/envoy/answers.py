@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from services.kit.errors import TollwayError
 from services.kit.http_fields import Window, rate_limit
-from services.quota.domain import Decision, LimitState
+from services.quota.domain import Decision, Kind, LimitState
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -135,7 +135,14 @@ def of_decision(meter: str, decision: Decision, now: datetime) -> Answer:
 def limit_headers(limits: Iterable[LimitState], now: datetime) -> dict[str, str]:
     """RateLimit-Policy and RateLimit for every limit that has a number."""
     return rate_limit(
-        Window(state.name, state.limit, state.remaining or 0, _seconds_until(state.reset, now))
+        Window(
+            state.name,
+            state.limit,
+            state.remaining or 0,
+            _seconds_until(state.reset, now),
+            int(state.window.total_seconds()) if state.window is not None else None,
+            concurrent=state.kind is Kind.CONCURRENCY,
+        )
         for state in limits
         if state.limit is not None
     )

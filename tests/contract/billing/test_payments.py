@@ -102,6 +102,12 @@ async def test_a_customer_is_made_once_for_an_account_and_known_as_its(stripe: S
     assert await stripe.payments.account_of_customer(customer_id) == account_id
 
 
+async def test_a_customer_may_have_no_address_yet(stripe: Stripe) -> None:
+    account_id = next(_accounts)
+    customer_id = await stripe.payments.create_customer(account_id, "", "Acme")
+    assert await stripe.payments.account_of_customer(customer_id) == account_id
+
+
 async def test_a_customer_that_nobody_made_is_nobodys(stripe: Stripe) -> None:
     assert await stripe.payments.account_of_customer("cus_nobody") == ""
 

@@ -34,9 +34,9 @@ SECRET = "whsec_test"
 _numbers = itertools.count(1)
 
 
-def settings(dsn: str) -> BillingSettings:
+def settings(dsn: str, **more: Any) -> BillingSettings:
     return BillingSettings(
-        local=True,
+        **{"local": True} | more,
         billing_dsn=dsn,
         secret_key="0" * 32,
         stripe_api_key="sk_test_fake",
@@ -105,17 +105,25 @@ class Billing:
         rows = await self.rows(f"SELECT data FROM outbox WHERE type = 'tollway.billing.v1.{name}' ORDER BY id")
         return [kind.FromString(row[0]) for row in rows]
 
+    async def put_on(self, account_id: str, tier: str) -> None:
+        """As if its subscription said so."""
+        async with self.engine.begin() as connection:
+            statement = text("UPDATE entitlement SET tier = :tier WHERE account_id = :account_id")
+            await connection.execute(statement, {"tier": tier, "account_id": account_id})
+
     async def rows(self, statement: str) -> list[Any]:
         async with self.engine.connect() as connection:
             return list((await connection.execute(text(statement))).all())
 
 
 @asynccontextmanager
-async def running_billing(dsn: str) -> AsyncIterator[Billing]:
+async def running_billing(
+    dsn: str, catalog_file: Path = Path("catalogs/skytale.yaml"), **more: Any
+) -> AsyncIterator[Billing]:
     engine = create_engine(dsn)
     payments = FakePayments()
-    catalog = load_catalog(Path("catalogs/skytale.yaml"))
-    chosen = settings(dsn)
+    catalog = load_catalog(catalog_file)
+    chosen = settings(dsn, **more)
     context = Context(
         settings=chosen,
         catalog=catalog,

@@ -9,7 +9,7 @@ import time
 import jwt
 import pytest
 
-from gateway import tokens
+from gateway import keyset
 from tests.integration.gateway.conftest import Stack
 from tests.integration.gateway.fakes import SigningKey
 from tests.integration.gateway.test_routes import assert_problem
@@ -114,7 +114,7 @@ async def test_a_new_signing_key_is_found_and_unknown_ones_do_not_flood_billing(
     for _ in range(5):  # within the floor
         assert_problem(await use(own, rotated), 401, "token_invalid")
     assert own.billing.fault.calls["GetJwks"] == 1
-    monkeypatch.setattr(tokens, "FLOOR_S", 0.0)
+    monkeypatch.setattr(keyset.KeySet, "floor_s", 0.0)
     assert (await use(own, rotated)).status_code == 200
     assert own.billing.fault.calls["GetJwks"] == 2
 
@@ -124,7 +124,7 @@ async def test_known_tokens_work_while_billing_is_down(own: Stack, monkeypatch: 
     token = own.billing.signing[0].sign(own.billing.claims(account_id))
     assert (await use(own, token)).status_code == 200
     await own.billing_server.stop()
-    monkeypatch.setattr(tokens, "CACHE_S", 0.0)
+    monkeypatch.setattr(keyset, "CACHE_S", 0.0)
     assert (await use(own, token)).status_code == 200
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.billing.application.accounts import checked_name, slug_of
+from services.billing.application.names import checked_name, slug_of
 from services.billing.catalog import Catalog, load_catalog
 from services.billing.domain.entitlement import new_account
 from services.billing.events import Announcer

@@ -17,6 +17,8 @@ from services.kit.config import load
         ("TOLLWAY_PUBLIC_URL", "https://example.com/?x=1"),
         ("TOLLWAY_GATEWAY_PORT", "70000"),
         ("TOLLWAY_OPERATOR_TOKEN", "secret"),
+        ("TOLLWAY_CLERK_JWKS_URL", "https://clerk.example/jwks.json"),  # of no issuer
+        ("TOLLWAY_CLERK_AUTHORIZED_PARTIES", "https://app.example"),
     ],
 )
 def test_a_wrong_setting_is_named_at_start(
@@ -41,3 +43,16 @@ def test_networks_and_addresses_of_both_families_are_read() -> None:
         "::1/128",
         "192.0.2.7/32",
     ]
+
+
+@pytest.mark.parametrize(
+    "jwks_url", ["http://clerk.example/jwks.json", "file:///etc/passwd", "clerk.example", "ftp://x"]
+)
+def test_keys_that_could_be_changed_on_their_way_are_refused(jwks_url: str) -> None:
+    with pytest.raises(ValueError, match=r"TOLLWAY_CLERK_JWKS_URL: expected https"):
+        GatewaySettings(local=True, clerk_issuer="https://clerk.example", clerk_jwks_url=jwks_url)
+
+
+def test_without_an_address_the_keys_are_where_the_issuer_keeps_them() -> None:
+    settings = GatewaySettings(local=True, clerk_issuer="https://clerk.example/")
+    assert settings.jwks_url == "https://clerk.example/.well-known/jwks.json"

@@ -7,9 +7,10 @@ import base64
 import json
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway.tokens import CACHE_S, FLOOR_S, RETRY_S, STALE_S, KeySet, public_keys
+from gateway.keyset import CACHE_S, FLOOR_S, RETRY_S, STALE_S, KeySet
+from gateway.tokens import public_keys
 from services.kit.errors import Unavailable
 
 X = base64.urlsafe_b64encode(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).rstrip(b"=").decode()
@@ -32,8 +33,8 @@ class Source:
             raise Unavailable("down")
         return json.dumps({"keys": [{**KEY, "kid": kid} for kid in self.kids]})
 
-    def keys(self) -> KeySet:
-        return KeySet(self.fetch, lambda: self.now)
+    def keys(self) -> KeySet[Ed25519PublicKey]:
+        return KeySet(self.fetch, public_keys, lambda: self.now)
 
 
 async def test_many_at_once_cause_one_read() -> None:

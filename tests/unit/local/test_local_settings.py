@@ -56,6 +56,26 @@ def test_without_keys_everything_points_at_the_sandbox(state: State) -> None:
     assert "TOLLWAY_CLOCK_FILE" in settings.environment
 
 
+def test_without_an_issuer_the_stand_in_vouches_for_this_installation(state: State) -> None:
+    settings = _load(state, TOLLWAY_CLERK_PORT="12333", TOLLWAY_PUBLIC_URL="https://x.example")
+    assert settings.clerk_is_ours
+    told = {name: value for name, value in settings.environment.items() if name.startswith("TOLLWAY_CLERK_")}
+    assert told == {
+        "TOLLWAY_CLERK_PORT": "12333",
+        "TOLLWAY_CLERK_ISSUER": "http://127.0.0.1:12333",
+        "TOLLWAY_CLERK_JWKS_URL": "http://127.0.0.1:12333/.well-known/jwks.json",
+        "TOLLWAY_CLERK_AUTHORIZED_PARTIES": "https://x.example",
+    }
+
+
+@pytest.mark.parametrize("name", ["TOLLWAY_CLERK_ISSUER", "TOLLWAY_CLERK_ISSUER_FILE"])
+def test_an_issuer_that_is_given_is_the_only_one(state: State, name: str) -> None:
+    given_ = {name: "https://clerk.example", "TOLLWAY_CLERK_AUTHORIZED_PARTIES": "https://app.example"}
+    settings = _load(state, **given_)
+    assert not settings.clerk_is_ours
+    assert given_.items() <= process_environment(settings, given_).items()
+
+
 @pytest.mark.parametrize("suffix", ["", "_FILE"])
 def test_with_keys_the_real_stripe_is_used_and_time_cannot_be_moved(state: State, suffix: str) -> None:
     keys = {f"STRIPE_API_KEY{suffix}": "sk_test_x", f"STRIPE_WEBHOOK_SECRET{suffix}": "whsec_x"}

@@ -6,14 +6,18 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from services.kit.base62 import checksum
+from services.kit.clock import Clock, WallClock
 from services.quota import keys
 from services.quota.errors import ApiKeyRefused, BillingUnavailable, StoreUnavailable
 from services.quota.keys import KeyRing
 from services.quota.ports import KeyOwner
+from tollway.billing.v1 import events_pb2
 
 
 def a_key(name: str) -> str:
@@ -70,8 +74,10 @@ class Billing:
 
 
 @asynccontextmanager
-async def ring_of(table: Table, billing: Billing, *, fresh_s: float = 5.0) -> AsyncIterator[KeyRing]:
-    ring = KeyRing(table, billing, fresh_s=fresh_s)
+async def ring_of(
+    table: Table, billing: Billing, *, fresh_s: float = 5.0, clock: Clock | None = None
+) -> AsyncIterator[KeyRing]:
+    ring = KeyRing(table, billing, clock or WallClock(), fresh_s=fresh_s)
     running = asyncio.create_task(ring.run())
     try:
         yield ring
@@ -180,3 +186,68 @@ async def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(ring._known) == 3
         await ring.owner(a_key("4"))
     assert len(table.reads) == 5
+
+
+class Clock2026:
+    def __init__(self) -> None:
+        self.at = datetime(2026, 4, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
+def revoked(key: str, at: datetime) -> events_pb2.KeyRevoked:
+    message = events_pb2.KeyRevoked(account_id="acct_ada", key_id="key_a", kind="live", key_hash=hash_of(key))
+    message.revoke_time.FromDatetime(at)
+    return message
+
+
+async def refusal(ring: KeyRing, key: str) -> str:
+    with pytest.raises(ApiKeyRefused) as caught:
+        await ring.owner(key)
+    return caught.value.error_reason
+
+
+async def test_a_key_that_was_heard_to_end_is_refused_on_the_next_decision_though_memory_and_table_hold_it() -> None:
+    clock = Clock2026()
+    table = Table({hash_of(a_key("a")): ADA})
+    async with ring_of(table, Billing(), clock=clock) as ring:
+        assert await ring.owner(a_key("a")) == ADA
+        ring.hear(revoked(a_key("a"), clock.at))
+        assert await refusal(ring, a_key("a")) == "API_KEY_REVOKED"
+    async with ring_of(table, Billing(), clock=clock, fresh_s=0.0) as ring:
+        ring.hear(revoked(a_key("a"), clock.at))
+        assert await refusal(ring, a_key("a")) == "API_KEY_REVOKED"
+
+
+async def test_a_rotated_key_works_until_its_end_and_not_at_it() -> None:
+    clock = Clock2026()
+    end = clock.at + timedelta(hours=24)
+    table = Table({hash_of(a_key("a")): replace(ADA, end_time=end)})
+    async with ring_of(table, Billing(), clock=clock) as ring:
+        assert (await ring.owner(a_key("a"))).key_id == "key_a"
+        clock.at = end - timedelta(microseconds=1)
+        assert (await ring.owner(a_key("a"))).key_id == "key_a"
+        clock.at = end
+        assert await refusal(ring, a_key("a")) == "API_KEY_REVOKED"
+
+
+async def test_of_two_ends_that_were_heard_the_earlier_counts_whichever_came_first() -> None:
+    for order in ((1, 5), (5, 1)):
+        clock = Clock2026()
+        async with ring_of(Table({hash_of(a_key("a")): ADA}), Billing(), clock=clock) as ring:
+            for hours in order:
+                ring.hear(revoked(a_key("a"), clock.at + timedelta(hours=hours)))
+            assert await ring.owner(a_key("a")) == ADA
+            clock.at += timedelta(hours=1)
+            assert await refusal(ring, a_key("a")) == "API_KEY_REVOKED"
+
+
+async def test_a_table_that_is_away_does_not_bring_a_revoked_key_back() -> None:
+    clock = Clock2026()
+    table = Table({hash_of(a_key("a")): ADA})
+    async with ring_of(table, Billing(), fresh_s=0.0, clock=clock) as ring:
+        await ring.owner(a_key("a"))
+        table.down = True
+        ring.hear(revoked(a_key("a"), clock.at))
+        assert await refusal(ring, a_key("a")) == "API_KEY_REVOKED"

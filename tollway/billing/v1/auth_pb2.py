@@ -23,30 +23,37 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tollway.billing.v1 import account_pb2 as tollway_dot_billing_dot_v1_dot_account__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtollway/billing/v1/auth.proto\x12\x12tollway.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a tollway/billing/v1/account.proto\"\x8a\x01\n\tPrincipal\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08key_kind\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0c\n\x04tier\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\"&\n\x13\x41uthenticateRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"H\n\x14\x41uthenticateResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\"\'\n\x14\x45xchangeTokenRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"\\\n\x15\x45xchangeTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t2\xaa\x02\n\x0b\x41uthService\x12\x61\n\x0c\x41uthenticate\x12\'.tollway.billing.v1.AuthenticateRequest\x1a(.tollway.billing.v1.AuthenticateResponse\x12\x64\n\rExchangeToken\x12(.tollway.billing.v1.ExchangeTokenRequest\x1a).tollway.billing.v1.ExchangeTokenResponse\x12R\n\x07GetJwks\x12\".tollway.billing.v1.GetJwksRequest\x1a#.tollway.billing.v1.GetJwksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtollway/billing/v1/auth.proto\x12\x12tollway.billing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\"@\n\x05\x41\x63tor\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.tollway.billing.v1.ActorKind\x12\n\n\x02id\x18\x02 \x01(\t\"\xa4\x02\n\tPrincipal\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x10\n\x08key_kind\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x0c\n\x04tier\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12(\n\x05\x61\x63tor\x18\x07 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12&\n\x04role\x18\x08 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12\x33\n\x0fkey_revoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tkey_meter\x18\n \x01(\t\"&\n\x13\x41uthenticateRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"H\n\x14\x41uthenticateResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\"\'\n\x14\x45xchangeTokenRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"\\\n\x15\x45xchangeTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t*\x9b\x01\n\tActorKind\x12\x1a\n\x16\x41\x43TOR_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43TOR_KIND_KEY\x10\x01\x12\x16\n\x12\x41\x43TOR_KIND_SESSION\x10\x02\x12\x16\n\x12\x41\x43TOR_KIND_OUTSIDE\x10\x03\x12\x17\n\x13\x41\x43TOR_KIND_OPERATOR\x10\x04\x12\x15\n\x11\x41\x43TOR_KIND_SYSTEM\x10\x05*M\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x0f\n\x0bROLE_MEMBER\x10\x03\x32\xaa\x02\n\x0b\x41uthService\x12\x61\n\x0c\x41uthenticate\x12\'.tollway.billing.v1.AuthenticateRequest\x1a(.tollway.billing.v1.AuthenticateResponse\x12\x64\n\rExchangeToken\x12(.tollway.billing.v1.ExchangeTokenRequest\x1a).tollway.billing.v1.ExchangeTokenResponse\x12R\n\x07GetJwks\x12\".tollway.billing.v1.GetJwksRequest\x1a#.tollway.billing.v1.GetJwksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.billing.v1.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRINCIPAL']._serialized_start=120
-  _globals['_PRINCIPAL']._serialized_end=258
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=260
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=298
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=300
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=372
-  _globals['_EXCHANGETOKENREQUEST']._serialized_start=374
-  _globals['_EXCHANGETOKENREQUEST']._serialized_end=413
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=415
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=507
-  _globals['_GETJWKSREQUEST']._serialized_start=509
-  _globals['_GETJWKSREQUEST']._serialized_end=525
-  _globals['_GETJWKSRESPONSE']._serialized_start=527
-  _globals['_GETJWKSRESPONSE']._serialized_end=563
-  _globals['_AUTHSERVICE']._serialized_start=566
-  _globals['_AUTHSERVICE']._serialized_end=864
+  _globals['_ACTORKIND']._serialized_start=819
+  _globals['_ACTORKIND']._serialized_end=974
+  _globals['_ROLE']._serialized_start=976
+  _globals['_ROLE']._serialized_end=1053
+  _globals['_ACTOR']._serialized_start=152
+  _globals['_ACTOR']._serialized_end=216
+  _globals['_PRINCIPAL']._serialized_start=219
+  _globals['_PRINCIPAL']._serialized_end=511
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=513
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=551
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=553
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=625
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=627
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=666
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=668
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=760
+  _globals['_GETJWKSREQUEST']._serialized_start=762
+  _globals['_GETJWKSREQUEST']._serialized_end=778
+  _globals['_GETJWKSRESPONSE']._serialized_start=780
+  _globals['_GETJWKSRESPONSE']._serialized_end=816
+  _globals['_AUTHSERVICE']._serialized_start=1056
+  _globals['_AUTHSERVICE']._serialized_end=1354
 # @@protoc_insertion_point(module_scope)

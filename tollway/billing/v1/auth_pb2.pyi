@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tollway.billing.v1 import account_pb2 as _account_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +21,83 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ActorKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActorKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActorKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTOR_KIND_UNSPECIFIED: _ActorKind.ValueType  # 0
+    ACTOR_KIND_KEY: _ActorKind.ValueType  # 1
+    """An API key."""
+    ACTOR_KIND_SESSION: _ActorKind.ValueType  # 2
+    """A person who has signed in."""
+    ACTOR_KIND_OUTSIDE: _ActorKind.ValueType  # 3
+    """A person whom an outside issuer vouches for."""
+    ACTOR_KIND_OPERATOR: _ActorKind.ValueType  # 4
+    """Whoever runs this installation."""
+    ACTOR_KIND_SYSTEM: _ActorKind.ValueType  # 5
+    """tollway itself, following Stripe or a policy."""
+
+class ActorKind(_ActorKind, metaclass=_ActorKindEnumTypeWrapper): ...
+
+ACTOR_KIND_UNSPECIFIED: ActorKind.ValueType  # 0
+ACTOR_KIND_KEY: ActorKind.ValueType  # 1
+"""An API key."""
+ACTOR_KIND_SESSION: ActorKind.ValueType  # 2
+"""A person who has signed in."""
+ACTOR_KIND_OUTSIDE: ActorKind.ValueType  # 3
+"""A person whom an outside issuer vouches for."""
+ACTOR_KIND_OPERATOR: ActorKind.ValueType  # 4
+"""Whoever runs this installation."""
+ACTOR_KIND_SYSTEM: ActorKind.ValueType  # 5
+"""tollway itself, following Stripe or a policy."""
+Global___ActorKind: _TypeAlias = ActorKind  # noqa: Y015
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    ROLE_OWNER: _Role.ValueType  # 1
+    ROLE_ADMIN: _Role.ValueType  # 2
+    ROLE_MEMBER: _Role.ValueType  # 3
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+ROLE_OWNER: Role.ValueType  # 1
+ROLE_ADMIN: Role.ValueType  # 2
+ROLE_MEMBER: Role.ValueType  # 3
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
+@_typing.final
+class Actor(_message.Message):
+    """Who acts: what changes are recorded under."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    kind: Global___ActorKind.ValueType
+    id: _builtins.str
+    """The key, the user, the outside token's subject; `operator`; or what else acted, such as `stripe`."""
+    def __init__(
+        self,
+        *,
+        kind: Global___ActorKind.ValueType = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Actor: _TypeAlias = Actor  # noqa: Y015
 
 @_typing.final
 class Principal(_message.Message):
@@ -32,18 +111,34 @@ class Principal(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    KEY_REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_METER_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """`key_…`."""
+    """`key_…`; empty when it is no key."""
     key_kind: _builtins.str
-    """One of the catalog's key kinds."""
+    """One of the catalog's key kinds; empty when it is no key."""
     tier: _builtins.str
-    """The account's tier, and the version of the entitlement state it was read from."""
+    """The account's tier, and the version of the entitlement state it was read from. Of an API key only."""
     version: _builtins.int
+    role: Global___Role.ValueType
+    """What the person may do in the account. UNSPECIFIED for an API key: its scopes say it. In local mode a key of the
+    account's owner counts as the owner.
+    """
+    key_meter: _builtins.str
+    """The meter that requests with the key drive, as the catalog says. Empty: none, or it is no key."""
     @_builtins.property
     def account(self) -> _account_pb2.Account: ...
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the key may do, as the catalog says: `billing`, `usage`, `status`, …."""
+
+    @_builtins.property
+    def actor(self) -> Global___Actor: ...
+    @_builtins.property
+    def key_revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the key is refused, when that is known already: it was rotated."""
 
     def __init__(
         self,
@@ -54,10 +149,14 @@ class Principal(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         tier: _builtins.str = ...,
         version: _builtins.int = ...,
+        actor: Global___Actor | None = ...,
+        role: Global___Role.ValueType = ...,
+        key_revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        key_meter: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "key_revoke_time", b"key_revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "key_id", b"key_id", "key_kind", b"key_kind", "scopes", b"scopes", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "key_id", b"key_id", "key_kind", b"key_kind", "key_meter", b"key_meter", "key_revoke_time", b"key_revoke_time", "role", b"role", "scopes", b"scopes", "tier", b"tier", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

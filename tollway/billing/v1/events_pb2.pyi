@@ -296,3 +296,42 @@ class KeyIssued(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyIssued: _TypeAlias = KeyIssued  # noqa: Y015
+
+@_typing.final
+class KeyRevoked(_message.Message):
+    """A key ends. After a rotation that lies ahead: act on it by the time told. A second one for the same key can only
+    bring the end forward, so the earliest counts, in whatever order they arrive.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KEY_HASH_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    key_id: _builtins.str
+    kind: _builtins.str
+    key_hash: _builtins.bytes
+    """SHA-256 of the whole key, 32 bytes."""
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on it is refused."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        key_hash: _builtins.bytes = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revoke_time", b"revoke_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "key_hash", b"key_hash", "key_id", b"key_id", "kind", b"kind", "revoke_time", b"revoke_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRevoked: _TypeAlias = KeyRevoked  # noqa: Y015

@@ -572,7 +572,7 @@ class MeterUsage(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     meter: _builtins.str
     used: _builtins.int
-    """Units used in the meter's own counting period (its quota's period, else the UTC month)."""
+    """Units used in the meter's own counting period: its quota's, else its cap's, else the UTC month."""
     limit: _builtins.int
     """The tightest quota over the meter. Unset: unlimited."""
     remaining: _builtins.int

@@ -1,0 +1,126 @@
+"""keys list, issue, rotate, revoke."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from tollway.cli import config, output
+from tollway.cli.api import Api, resolve_key, resolve_url
+from tollway.cli.command import current
+from tollway.cli.errors import USAGE, CliError
+
+_Org = Annotated[str, typer.Option("--org", metavar="SLUG", help="The account; else the one you are logged in to.")]
+_Key = Annotated[str, typer.Argument(metavar="KEY_ID", help="As `tollway keys list` shows it: key_….")]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def list_keys(org: _Org = "") -> None:
+    """List the account's API keys, newest first. The keys themselves are not shown again."""
+    with _api() as api:
+        path = f"/v1/orgs/{_slug(api, org)}/keys"
+        keys: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = api.get(f"{path}?page_size=1000&page_token={token}")
+            keys += page["keys"]
+            if not (token := page["next_page_token"] or ""):
+                break
+    if current.as_json:
+        output.out_json({"keys": keys})
+        return
+    rows = [(key["id"], key["kind"], key["name"], key["shown"], _status(key), key["created_at"]) for key in keys]
+    output.table(("ID", "KIND", "NAME", "KEY", "STATUS", "CREATED"), rows)
+
+
+def issue(
+    kind: Annotated[str, typer.Argument(help="One of the catalog's kinds: test, live, ….")],
+    name: Annotated[str, typer.Option("--name", help="What it is for.")] = "CLI",
+    org: _Org = "",
+) -> None:
+    """Issue an API key and print it, this once.
+
+    Example: tollway keys issue live --name "CI"
+    """
+    with _api() as api:
+        made = api.post(f"/v1/orgs/{_slug(api, org)}/keys", {"kind": kind, "name": name})
+    _present(made)
+
+
+def rotate(
+    key_id: _Key,
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="How long the old key goes on: 0s to 7d.", metavar="TIME")
+    ] = "24h",
+    org: _Org = "",
+) -> None:
+    """Replace an API key: prints a new one, and lets the old one go on for a while.
+
+    Example: tollway keys rotate key_… --overlap 2h
+    """
+    with _api() as api:
+        path = f"/v1/orgs/{_slug(api, org)}/keys/{_id(key_id)}/rotate"
+        made = api.post(path, {"overlap_seconds": _seconds(overlap)})
+    _present(made)
+    if not current.as_json:
+        output.note(f"The old key {key_id} goes on until {output.plain(made['replaced']['revoked_at'])}.")
+
+
+def revoke(key_id: _Key, org: _Org = "") -> None:
+    """Revoke an API key: it is refused from now on, for ever."""
+    with _api() as api:
+        gone = api.delete(f"/v1/orgs/{_slug(api, org)}/keys/{_id(key_id)}")
+    if current.as_json:
+        output.out_json(gone)
+    else:
+        output.out(f"Revoked {output.plain(gone['id'])} ({output.plain(gone['name'])}).")
+
+
+def _api() -> Api:
+    url = resolve_url(current.api_url)
+    return Api(url, resolve_key(url))
+
+
+def _slug(api: Api, org: str) -> str:
+    """The account's name in addresses: the option, else what login noted, else what the server says it is."""
+    if org:
+        if not re.fullmatch(r"[a-z0-9-]{1,100}", org):
+            raise CliError(f"not an account's slug: {org}", code=USAGE, next_step="try without --org")
+        return org
+    account = config.load().account(resolve_url(current.api_url))
+    orgs = api.get("/v1/orgs")["orgs"]
+    slugs = [str(each["slug"]) for each in orgs]
+    if account is not None and account.slug in slugs:
+        return account.slug
+    if len(slugs) != 1:
+        raise CliError("which account?", code=USAGE, next_step=f"add --org, one of: {', '.join(slugs) or 'none'}")
+    return slugs[0]
+
+
+def _id(key_id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", key_id):
+        raise CliError(f"not a key's id: {key_id}", code=USAGE, next_step="tollway keys list shows them")
+    return key_id
+
+
+def _seconds(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,7})([smhd])", text)
+    if found is None:
+        raise CliError(f"not a time: {text}", code=USAGE, next_step="write 90s, 30m, 24h or 7d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _status(key: dict[str, Any]) -> str:
+    return f"until {key['revoked_at']}" if key["status"] == "ending" else str(key["status"])
+
+
+def _present(made: dict[str, Any]) -> None:
+    if current.as_json:
+        output.out_json(made)
+        return
+    output.out(f"{output.plain(made['id'])} ({output.plain(made['kind'])}, {output.plain(made['name'])})")
+    output.out(f"API key: {output.paint(str(made['api_key']), 'bold')}")
+    output.note(output.paint("It is shown this once.", "dim", stream=sys.stderr))
