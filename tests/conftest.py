@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -43,21 +40,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _has_room_and_runs_programs(folder: Path) -> bool:
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        return False
-    return shutil.disk_usage(folder).free > 4 * 1024**3 and not os.statvfs(folder).f_flag & os.ST_NOEXEC
-
-
-_MEMORY = Path("/dev/shm")
-if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _has_room_and_runs_programs(_MEMORY):
-    # A database is 300 files, and most tests have one of their own: a disk takes twice as long over them as we do.
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
-
-
 def pytest_report_header(config: pytest.Config) -> str:
-    files = os.environ.get("PYTEST_DEBUG_TEMPROOT", "the temporary folder")
-    return f"infrastructure: {choice.plan()}; files in {files}"
+    return f"infrastructure: {choice.plan()}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -36,7 +36,7 @@ _TABLES = {
         "price_tier",
         "outbox",
     ),
-    "quota": ("account", "plan", "idem", "inbox", "api_key"),
+    "quota": ("account", "plan", "idem", "lease", "inbox", "api_key"),
     "notify": ("messages", "inbox"),
 }
 _SECRETS = ("TOLLWAY_SECRET_KEY", "TOLLWAY_OPERATOR_TOKEN", "TOLLWAY_RPC_TOKEN", "STRIPE_API_KEY")

@@ -62,6 +62,8 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
         wall=WallClock(),
         unit_of_work=lambda: BillingUnitOfWork(engine, committed=relay.wake),
         marked=lambda: worker.wake(),
+        new_claim=lambda: worker.new_claim(),
+        claimed=lambda claimed, claim: worker.begin(claimed, claim),
     )
     worker = Worker(context)
     await _refuse_missing_tiers(context)

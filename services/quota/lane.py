@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 from services.kit import telemetry
 from services.kit.errors import TollwayError
 from services.quota.connection import Verdict
-from services.quota.domain import Command, Decision, Outcome, Unknown, settle
+from services.quota.domain import Command, Decision, Outcome, Unknown, Use, settle
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
 from services.quota.store import Store
 
@@ -78,6 +78,7 @@ class Lane:
         store: Store,
         *,
         make_days: Callable[[], Awaitable[None]],
+        passes: Callable[[str], bool] = lambda meter: False,
         queue: int = QUEUE,
         batch: int = BATCH,
         patience_s: float = PATIENCE_S,
@@ -85,6 +86,8 @@ class Lane:
         self._store = store
         self._connection = store.connection
         self._make_days = make_days
+        self._passes = passes
+        self._down = False
         self._limit = queue
         self._batch = batch
         self._patience_s = patience_s
@@ -96,12 +99,16 @@ class Lane:
 
     def decide(self, uses: Sequence[Command], time_left_s: float | None) -> asyncio.Future[list[Outcome]]:
         """See ports.Decider. Raises QueueFull."""
-        if len(self._queue) + len(uses) > self._limit:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Outcome]] = loop.create_future()
+        full = len(self._queue) + len(uses) > self._limit
+        if (full or self._down) and all(self._may_pass(use) for use in uses):
+            future.set_result([_unverified(use) for use in uses])
+            return future
+        if full:
             telemetry.count("tollway_quota_queue_full_total", len(uses))
             raise QueueFull
-        loop = asyncio.get_running_loop()
         now = loop.time()
-        future: asyncio.Future[list[Outcome]] = loop.create_future()
         call = _Call(len(uses), future, now + time_left_s if time_left_s is not None else float("inf"))
         for index, use in enumerate(uses):
             self._queue.append(_Ask(use, call, index, now))
@@ -143,7 +150,8 @@ class Lane:
                 tries += 1
                 verdict = await self._connection.judge(error)
                 log.warning("lane.failed", verdict=verdict.name, error=repr(error), uses=len(asks), tries=tries)
-                if verdict is Verdict.LOST and self._connection.sent is not None:
+                self._down = verdict is Verdict.LOST
+                if self._down and self._connection.sent is not None:
                     if await self._recover(asks):
                         self._answer(asks, outcomes)
                         return
@@ -155,6 +163,7 @@ class Lane:
                 elif tries > 1:
                     await asyncio.sleep(min(0.02 * tries, 0.25))  # backoff between attempts of the same batch
             else:
+                self._down = False
                 self._answer(asks, outcomes)
                 return
 
@@ -196,10 +205,14 @@ class Lane:
             if ask.call.deadline <= now:
                 ask.answer(Expired())
             elif ask.arrived <= oldest:
-                ask.answer(StoreUnavailable())
+                ask.answer(_unverified(ask.use) if self._may_pass(ask.use) else StoreUnavailable())
             else:
                 still.append(ask)
         return still
+
+    def _may_pass(self, command: Command) -> bool:
+        """Whether the catalog lets it pass uncounted while the store is away."""
+        return isinstance(command, Use) and self._passes(command.meter)
 
     async def _sweep(self) -> None:
         """While a batch is stuck, those behind it hear in time that it is."""
@@ -215,6 +228,14 @@ class Lane:
         for kind, number in Counter(map(_kind, outcomes)).items():
             telemetry.count("tollway_quota_decisions_total", number, outcome=kind)
         telemetry.count("tollway_quota_batches_total", 1, size=_size(len(asks)))
+
+
+def _unverified(command: Command) -> Decision:
+    """What passes blind is logged, so that it can be counted by hand."""
+    telemetry.count("tollway_quota_unverified_total")
+    amount = command.amount if isinstance(command, Use) else 0
+    log.warning("lane.unverified", account_id=command.account_id, meter=command.meter, amount=amount)
+    return Decision("", 0, [], unverified=True)
 
 
 def _kind(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ from services.kit.clock import BusinessClock
 from services.kit.database import create_engine, is_transient
 from services.kit.outbox import Relay
 from services.kit.stream import Stream
-from services.quota import application, consumer, grpc_guardrails, grpc_leases, grpc_server, keys, maintenance
+from services.quota import application, consumer, grpc_guardrails, grpc_leases, grpc_server, keys, maintenance, totals
 from services.quota.billing import BillingLink
 from services.quota.directory import BillingDirectory
 from services.quota.envoy import ext_authz, ratelimit
@@ -54,6 +54,7 @@ def main() -> None:
             Store(dsn, plans, clock, announced=relay.wake),
             make_days=lambda: maintenance.make_days(engine),
             queue=settings.quota_queue,
+            passes=plans.passes_when_down,
         )
         telemetry.gauge("tollway_quota_queue_length", lambda: float(len(lane)))
         server = rpc.Server(settings, settings.quota_port)
@@ -99,7 +100,8 @@ def main() -> None:
             tasks.start(relay.run(), "outbox relay")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
             tasks.start(consumer.overhear(stream, ring), "revoked keys")
-            tasks.start(maintenance.keep_days(engine), "days")
+            tasks.start(maintenance.keep_days(engine, clock), "days")
+            tasks.start(totals.keep_announcing(new_uow, clock), "totals")
             tasks.start(maintenance.keep_healing(billing, new_uow), "healing")
             await server.start()
             try:

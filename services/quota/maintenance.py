@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.kit.clock import Clock
 from services.quota import application
 from services.quota.ports import Entitlements
 from services.quota.storage import QuotaUnitOfWork
@@ -35,6 +36,15 @@ DELETE FROM bucket WHERE (account_id, name, key_id) IN (
     LIMIT 100000 FOR UPDATE SKIP LOCKED
 )
 """)
+# Expired ones hold nothing; nobody needs their rows.
+_TIDY_LEASES = text("""
+DELETE FROM lease WHERE (account_id, id) IN (
+    SELECT account_id, id FROM lease WHERE expire_time < :before LIMIT 100000 FOR UPDATE SKIP LOCKED
+)
+""")
+_TIDY_TOTALS = text(
+    "DELETE FROM usage_announced WHERE final AND period_end < CAST(:before AS timestamptz) - interval '70 days'"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +80,7 @@ def _name(day: date) -> str:
     return f"idem_{day:%Y%m%d}"
 
 
-async def keep_days(engine: AsyncEngine) -> None:
+async def keep_days(engine: AsyncEngine, clock: Clock) -> None:
     """Until cancelled: the ledger's days, and what else grows old."""
     while True:
         try:
@@ -78,6 +88,9 @@ async def keep_days(engine: AsyncEngine) -> None:
             async with engine.begin() as connection:
                 await connection.execute(_TIDY)
                 await connection.execute(_TIDY_RATES)
+                before = clock.now() - timedelta(hours=1)
+                await connection.execute(_TIDY_LEASES, {"before": before})
+                await connection.execute(_TIDY_TOTALS, {"before": before})
         except Exception as error:
             log.warning("maintenance.delayed", error=repr(error))
             await asyncio.sleep(5)  # pause between attempts: there is nothing to await

@@ -70,12 +70,18 @@ _KEEP_PLACE = text("INSERT INTO place VALUES (:name, :token) ON CONFLICT (name) 
 
 
 class Plans:
-    """Plans by id, compiled once: a plan's row never changes."""
+    """Plans by id, compiled once: a plan's row never changes. They also tell which meters' uses pass uncounted while
+    the store is away, as the newest plan has it that this process has seen: then no account's own can be read.
+    """
 
     MOST = 10_000
 
     def __init__(self) -> None:
         self._compiled: dict[int, Plan] = {}
+        self._passing: dict[str, int] = {}  # meter → id of the newest plan that has it; below 0: it does not pass
+
+    def passes_when_down(self, meter: str) -> bool:
+        return self._passing.get(meter, 0) > 0
 
     def get(self, plan_id: int) -> Plan | None:
         return self._compiled.get(plan_id)
@@ -84,6 +90,9 @@ class Plans:
         if len(self._compiled) >= self.MOST:
             self._compiled.clear()
         plan = self._compiled[plan_id] = to_plan(data)
+        for meter in plan.meters.values():
+            if abs(self._passing.get(meter.name, 0)) < plan_id:
+                self._passing[meter.name] = plan_id if meter.on_store_down_allow else -plan_id
         return plan
 
 

@@ -10,6 +10,7 @@ from services.billing.events import Announcer
 from services.billing.ports import Payments
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
+from services.billing.storage.webhooks import Claimed
 from services.billing.vault import Vault
 from services.kit.clock import Clock
 
@@ -25,3 +26,7 @@ class Context:
     wall: Clock  # signatures, tokens, rate limits: never moves
     unit_of_work: Callable[[], BillingUnitOfWork]
     marked: Callable[[], None]  # wakes the sync worker
+    # A claim for an account that is marked just now, when the sync worker has room; and what it is told once the claim
+    # is committed.
+    new_claim: Callable[[], str | None] = lambda: None
+    claimed: Callable[[Claimed, str], None] = lambda claimed, claim: None

@@ -42,12 +42,28 @@ class Worker:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] | None = None  # None: it does not run
 
     def wake(self) -> None:
         self._wake.set()
 
+    def new_claim(self) -> str | None:
+        """A claim for whoever marks an account now; None when as many are worked on as may be."""
+        has_room = self._running is not None and len(self._running) < PARALLEL
+        return new_id("claim") if has_room else None
+
+    def begin(self, claimed: Claimed, claim: str) -> None:
+        """Works on what was claimed. When it cannot, the hold runs out and another worker does."""
+        if self._running is None:
+            return
+        task = asyncio.create_task(self._sync(claimed, claim))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        # Marks that came meanwhile wait for their account to be free again.
+        task.add_done_callback(lambda _: self._wake.set())
+
     async def run(self) -> None:
-        running: set[asyncio.Task[None]] = set()
+        running = self._running = set()
         try:
             while True:
                 self._wake.clear()
@@ -55,21 +71,18 @@ class Worker:
                 try:
                     claim = new_id("claim")
                     async with self._context.unit_of_work() as uow:
-                        claims = await uow.marks.claim(claim, HOLD, PARALLEL - len(running))
+                        claims = await uow.marks.claim(claim, HOLD, max(0, PARALLEL - len(running)))
                         await uow.commit()
                     found = len(claims)
                     for claimed in claims:
-                        task = asyncio.create_task(self._sync(claimed, claim))
-                        running.add(task)
-                        task.add_done_callback(running.discard)
-                        # Marks that came meanwhile wait for their account to be free again.
-                        task.add_done_callback(lambda _: self._wake.set())
+                        self.begin(claimed, claim)
                 except Exception as error:
                     log.warning("sync.delayed", error=type(error).__name__)
                 if not found or len(running) >= PARALLEL:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), POLL_S)
         finally:
+            self._running = None
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)

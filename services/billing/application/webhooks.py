@@ -11,6 +11,7 @@ import stripe
 import structlog
 
 from services.billing.application.context import Context
+from services.billing.application.sync import HOLD
 from services.billing.errors import EventMalformed, LivemodeMismatch, SignatureInvalid
 from services.billing.storage.webhooks import FOREIGN, IGNORED, PENDING, WebhookEvent
 from services.billing.stripe import ACCOUNT_KEY
@@ -74,14 +75,20 @@ async def ingest_webhook(payload: bytes, signature: str, context: Context) -> In
         else:
             status = PENDING
         account_id = account.id if account is not None else None
-        mark = await uow.marks.want(account_id) if account_id is not None and status == PENDING else None
+        mark, claim, is_ours = None, context.new_claim(), False
+        if account_id is not None and status == PENDING:
+            # In the same transaction, so that the sync need not look for the mark first.
+            claimed, is_ours = await uow.marks.want_claimed(account_id, claim, HOLD)
+            mark = claimed.wanted
         if not await uow.events.add(event, status, account_id, mark, now=context.wall.now()):
             return Ingested(event.id, duplicate=True)  # without a commit: the mark is taken back
         failpoint("billing.webhook.before_commit")
         await uow.commit()
     failpoint("billing.webhook.after_commit")
     telemetry.count("tollway_webhooks_total", 1, type=event.type, status=status)
-    if status == PENDING:
+    if is_ours and claim is not None:
+        context.claimed(claimed, claim)
+    elif status == PENDING:
         context.marked()
     return Ingested(event.id, duplicate=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -115,17 +115,39 @@ class Marks:
 
     async def want(self, account_id: str) -> int:
         """Marks the account; returns the mark. A new mark also ends an earlier failure's waiting."""
+        return (await self.want_claimed(account_id, None, timedelta(0)))[0].wanted
+
+    async def want_claimed(self, account_id: str, claim: str | None, hold: timedelta) -> tuple[Claimed, bool]:
+        """Marks the account and claims it too, unless somebody works on it or it waits after a failure.
+
+        The second of what is returned says whether it is claimed.
+        """
+        until = None if claim is None else func.now() + hold
         statement = insert(billing_sync).values(
-            account_id=account_id, wanted=1, done=0, attempts=0, next_time=func.now(), error=""
+            account_id=account_id,
+            wanted=1,
+            done=0,
+            attempts=0,
+            next_time=func.now(),
+            error="",
+            claim=claim,
+            claim_until=until,
         )
-        statement = statement.on_conflict_do_update(
-            index_elements=["account_id"],
-            set_={
-                "wanted": billing_sync.c.wanted + 1,
-                "next_time": func.least(billing_sync.c.next_time, func.now() + timedelta(seconds=5)),
-            },
-        )
-        return int((await self._connection.execute(statement.returning(billing_sync.c.wanted))).scalar_one())
+        free = (billing_sync.c.claim_until.is_(None)) | (billing_sync.c.claim_until < func.now())
+        free = free & (billing_sync.c.next_time <= func.now())
+        set_ = {
+            "wanted": billing_sync.c.wanted + 1,
+            "next_time": func.least(billing_sync.c.next_time, func.now() + timedelta(seconds=5)),
+        }
+        if claim is not None:
+            set_ |= {
+                "claim": case((free, claim), else_=billing_sync.c.claim),
+                "claim_until": case((free, func.now() + hold), else_=billing_sync.c.claim_until),
+            }
+        statement = statement.on_conflict_do_update(index_elements=["account_id"], set_=set_)
+        returning = statement.returning(billing_sync.c.wanted, billing_sync.c.attempts, billing_sync.c.claim)
+        wanted, attempts, holder = (await self._connection.execute(returning)).one()
+        return Claimed(account_id, wanted, attempts), claim is not None and holder == claim
 
     async def claim(self, claim: str, hold: timedelta, limit: int) -> list[Claimed]:
         """Claims accounts that are due; other workers leave them alone until the hold ends."""

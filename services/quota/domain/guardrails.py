@@ -67,6 +67,7 @@ def adjust_allowance(command: AdjustAllowance, account: Account, work: Work) -> 
     difference = held - allowance_state(account, name).held
     if difference:
         keep_held(account, name, held)
+    if difference or remembers:
         work.changed[account.id] = account
     if remembers:
         # How it stands, and what was asked for, so that a repeat of the key can be told from another use of it.

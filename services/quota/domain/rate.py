@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 MOST = 600
 
@@ -20,6 +21,7 @@ _MICROSECOND = timedelta(microseconds=1)
 Log = list[int]
 
 
+@lru_cache(maxsize=16)  # a batch has one
 def instant(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 

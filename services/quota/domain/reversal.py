@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.quota.domain.account import Account
 from services.quota.domain.allowance import LEDGER_MARK
+from services.quota.domain.announcement import recorded
 from services.quota.domain.command import Reverse
 from services.quota.domain.period import moment
 from services.quota.domain.work import Grant, Reversal, Work
@@ -26,6 +27,9 @@ def reverse(command: Reverse, account: Account, work: Work) -> Reversal:
         work.end(account, lease.id)
     work.reverse(line)
     work.changed[account.id] = account
+    rules = account.plan.rules.get(line.meter)
+    if line.amount and rules is not None and rules.sold:
+        work.announcements.append(recorded(account, line.meter))  # totals are looked for where something was granted
     return Reversal(line.meter, line.amount)
 
 

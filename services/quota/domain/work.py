@@ -67,7 +67,8 @@ class Settled:
 
     A lease that was opened in this batch is not in `renewed`; one that ended in it is in none of the two, and in
     `ended` only if it was there before. A grant of this batch that was taken back in it says so itself and is not in
-    `reversed`. `changed` has the accounts whose counters, rates, terms or leases changed.
+    `reversed`. `changed` has the accounts whose counters, rates, terms or leases changed, or that have a new line in
+    the ledger.
     """
 
     outcomes: list[Outcome]

@@ -53,7 +53,7 @@ from services.quota.errors import (
     UnknownMeter,
 )
 from services.quota.events import to_plan, to_snapshot
-from tests.integration.quota.world import entitlements
+from tollway.billing.v1 import entitlement_pb2
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COUNTED = (Kind.QUOTA, Kind.CAP)
@@ -206,6 +206,11 @@ class Model:
         if not replayed:
             line.reversed_at = at
             account.leases.pop(line.lease_id, None)
+            meter = account.plan.meters.get(line.meter)
+            if line.amount and meter is not None and Decimal(meter.overage_unit_price or 0) > 0:
+                start, end = account.span(Period.BILLING, at)
+                used = account.counted((line.meter,), Period.BILLING, at)
+                self.announced.append(UsageRecorded(account.id, line.meter, used, start, end, at, final=False))
         return Reversal(line.meter, line.amount, replayed)
 
     def _set_cap(self, command: SetCap, account: ModelAccount, at: datetime) -> LimitState:
@@ -425,17 +430,13 @@ def _again(line: Line, asked: tuple[object, ...], *, adjusted: bool = False) -> 
 
 
 class ModelDecider:
-    """The contract suite's accounts: one meter, `messages`, with a limit by the calendar month.
+    """Accounts as billing sends them."""
 
-    `rates`: of some accounts, units in any 60 s for the account and for each key.
-    """
-
-    def __init__(self, limits: dict[str, int | None], rates: dict[str, tuple[int, int]] | None = None) -> None:
+    def __init__(self, *accounts: entitlement_pb2.Entitlements) -> None:
         self.model = Model()
-        for name, limit in limits.items():
-            burst, per_key = (rates or {}).get(name, (None, None))
-            message = entitlements(name, limit=limit, burst=burst, per_key=per_key)
-            self.model.accounts[name] = ModelAccount(name, to_plan(to_snapshot(message).plan))
+        for message in accounts:
+            name = message.account_id
+            self.model.accounts[name] = ModelAccount(name, to_plan(to_snapshot(message).plan), message.version)
 
     def decide(self, commands: Sequence[Command], time_left_s: float | None) -> Awaitable[list[Outcome]]:
         async def answer() -> list[Outcome]:
@@ -445,6 +446,19 @@ class ModelDecider:
 
     async def total(self, account_id: str) -> int:
         return self.model.accounts[account_id].counted({"messages"}, Period.LIFETIME, datetime.now(UTC))
+
+
+def timeless(outcome: Outcome) -> tuple[object, ...]:
+    """As `plain`, and without the times of leases."""
+    if isinstance(outcome, Lease):
+        return plain(_timeless(outcome))
+    if isinstance(outcome, Decision) and outcome.lease is not None:
+        return plain(replace(outcome, lease=_timeless(outcome.lease)))
+    return plain(outcome)
+
+
+def _timeless(lease: Lease) -> Lease:
+    return replace(lease, acquire_time=EPOCH, expire_time=EPOCH)
 
 
 def plain(outcome: Outcome) -> tuple[object, ...]:

@@ -24,6 +24,10 @@ from tests.integration.quota import world
 
 LIMITS: dict[str, int | None] = {"acct_a": 10, "acct_b": 0, "acct_c": None, "acct_d": 100, "acct_r": 30}
 RATES = {"acct_r": (12, 5)}  # in any 60 s: of the account, of each key
+ACCOUNTS = [
+    world.entitlements(name, limit=limit, **dict(zip(("burst", "per_key"), RATES.get(name, ()), strict=False)))
+    for name, limit in LIMITS.items()
+]
 
 
 class Decider(Protocol):
@@ -58,13 +62,11 @@ class LaneDecider:
 @pytest.fixture(params=["model", "postgres"])
 async def decider(request: pytest.FixtureRequest) -> AsyncIterator[Decider]:
     if request.param == "model":
-        yield ModelDecider(LIMITS, RATES)
+        yield ModelDecider(*ACCOUNTS)
         return
     dsn = request.getfixturevalue("quota_database")
     async with world.tables(dsn) as engine:
-        for name, limit in LIMITS.items():
-            burst, per_key = RATES.get(name, (None, None))
-            await world.put(engine, world.entitlements(name, limit=limit, burst=burst, per_key=per_key))
+        await world.put(engine, *ACCOUNTS)
         lane = Lane(Store(dsn, Plans(), BusinessClock()), make_days=lambda: make_days(engine))
         running = asyncio.create_task(lane.run())
         yield LaneDecider(lane, engine)
@@ -175,7 +177,7 @@ async def test_exactly_the_rate_passes_when_all_come_at_once_and_each_key_has_it
 
 async def test_it_agrees_with_the_model_over_a_random_story(decider: Decider) -> None:
     story = random.Random(7)
-    model = ModelDecider(LIMITS, RATES)
+    model = ModelDecider(*ACCOUNTS)
     for _ in range(30):
         uses = [
             Use(

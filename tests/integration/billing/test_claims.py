@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
 from services.billing.application import sync
 from services.billing.ports import FromStripe
+from services.billing.storage.webhooks import Claimed
 from tests.fakes.payments import FakePayments
-from tests.integration.billing.conftest import Billing
+from tests.integration.billing.conftest import Billing, event
 
 
 @asynccontextmanager
@@ -78,3 +80,37 @@ async def test_what_a_killed_worker_claimed_is_read_by_another_within_seconds(bi
     async with _working(billing), asyncio.timeout(15):
         while (await billing.state(account_id)).entitlement.tier != "pro":
             await _a_moment()
+
+
+async def test_an_event_claims_its_account_itself_unless_somebody_works_on_it(billing: Billing) -> None:
+    account_id = (await billing.sign_up()).account.id
+    customer = billing.payments.pay(await billing.check_out(account_id)).customer_id
+    begun: list[tuple[int, str]] = []
+    eager = Billing(
+        replace(
+            billing.context,
+            new_claim=lambda: f"claim_{len(begun)}",
+            claimed=lambda claimed, claim: begun.append((claimed.wanted, claim)),
+        ),
+        billing.payments,
+        billing.engine,
+    )
+    first = event("customer.subscription.updated", {"id": "sub_x", "object": "subscription", "customer": customer})
+    await eager.hear(first)
+    assert begun == [(1, "claim_0")]
+    await eager.hear(first)  # a duplicate marks nothing
+    await eager.hear_of(customer)
+    assert begun == [(1, "claim_0")]
+    assert await billing.rows("SELECT wanted, claim FROM billing_sync") == [(2, "claim_0")]
+    await sync.sync(Claimed(account_id, 1, 0), "claim_0", billing.context)
+    assert (await billing.state(account_id)).entitlement.tier == "pro"
+    await billing.settle()
+    assert await billing.rows("SELECT wanted, done FROM billing_sync") == [(2, 2)]
+    # After a failure it waits for its time, however many events come.
+    await eager.hear_of(customer)
+    assert begun == [(1, "claim_0"), (3, "claim_1")]
+    async with billing.context.unit_of_work() as uow:
+        await uow.marks.fail(account_id, "claim_1", timedelta(seconds=60), "Unavailable")
+        await uow.commit()
+    await eager.hear_of(customer)
+    assert len(begun) == 2

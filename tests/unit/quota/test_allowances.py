@@ -91,6 +91,16 @@ def test_the_ledger_says_what_changed_and_it_cannot_be_taken_back_as_usage() -> 
     assert isinstance(world.do(Reverse("acct_a", "k1")), GrantNotFound)
 
 
+def test_removing_from_none_is_remembered_too() -> None:
+    world = World(plan())
+    settled = world.batch(adjust("remove", 1, "k"))
+    assert [line.amount for line in settled.grants] == [0]
+    assert set(settled.changed) == {"acct_a"}
+    held(world, adjust("add", 2))
+    assert held(world, adjust("remove", 1, "k")) == 0  # the first answer
+    assert held(world, adjust("remove", 1)) == 1
+
+
 def test_setting_what_is_already_so_changes_nothing() -> None:
     world = World(plan())
     assert world.batch(adjust("set", 3)).changed

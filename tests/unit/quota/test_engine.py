@@ -230,6 +230,7 @@ class Engine(RuleBasedStateMachine):
         for name, each in opened.accounts.items():
             if name not in settled.changed:
                 assert self._shown(each) == before[name]
+        assert {line.account_id for line in settled.grants} <= settled.changed.keys()
         self._check_grants(asked, settled)
         self.tables.save(settled)
 
@@ -254,19 +255,20 @@ class Engine(RuleBasedStateMachine):
             }
 
     def _check_grants(self, asked: list[Command], settled: Settled) -> None:
-        """Whoever was let in was within the limits in force: reserve and slots with it."""
+        """Whoever was let in was within the limits in force, with slots and reserve."""
         for command, outcome in zip(asked, settled.outcomes, strict=True):
-            if isinstance(command, (Use, Acquire)) and isinstance(outcome, Decision) and outcome.allowed:
-                for state in () if outcome.replayed else outcome.limits:
-                    asks = isinstance(command, Acquire) or state.kind is not Kind.CONCURRENCY
-                    if state.kind is Kind.CAP and not state.auto_stop:
-                        continue
-                    if asks and state.limit is not None and (state.kind is Kind.CONCURRENCY or self._units(command)):
-                        assert state.used <= state.limit
-
-    def _units(self, command: Use | Acquire) -> int:
-        # An Acquire that counts nothing does not pass its rates, and one without units asks nothing of quotas.
-        return command.amount
+            if not isinstance(command, (Use, Acquire)) or not isinstance(outcome, Decision):
+                continue
+            if outcome.refused is not None or outcome.replayed:
+                continue
+            slot, reserve = (1, command.reserve) if isinstance(command, Acquire) else (0, 0)
+            # What is not asked of a limit is not refused by it, even when a lower plan left more used than it allows.
+            asks = {Kind.RATE: command.amount, Kind.CONCURRENCY: slot}
+            for state in outcome.limits:
+                if state.limit is None or (state.kind is Kind.CAP and not state.auto_stop):
+                    continue
+                if asks.get(state.kind, command.amount + reserve):
+                    assert state.used <= state.limit
 
     def _named(self, command: Command) -> Command:
         if isinstance(command, Acquire):

@@ -222,7 +222,8 @@ def test_the_invariant_of_bursts_sees_one_unit_too_many_in_a_window(seconds: flo
     }
     answer = quota_pb2.Decision(allowed=True, version=1).SerializeToString()
     lines = [
-        {"account_id": "acct_a", "meter": "messages", "amount": 1, "decide_time": NOW + after, "answer": answer}
+        {"account_id": "acct_a", "key": "", "key_id": "", "meter": "messages", "amount": 1, "reversed": False}
+        | {"decide_time": NOW + after, "answer": answer}
         for after in (timedelta(0), timedelta(seconds=30), timedelta(seconds=seconds))
     ]
     evidence = SimpleNamespace(billing={"outbox": [outbox]}, quota={"idem": lines})

@@ -62,7 +62,8 @@ class GuardrailServiceServicer:
     def SetCap(self, request, context):
         """Sets, changes or removes the account's own cap on a meter, from the next decision on. Raising or removing it ends
         a suspension; so does the next period. Asking for what is already so changes nothing. Fails with
-        INVALID_ARGUMENT (`meter`, reason UNKNOWN_METER or CAP_NOT_OFFERED; `limit`; `amount`).
+        INVALID_ARGUMENT (`meter`, reason UNKNOWN_METER or CAP_NOT_OFFERED; `limit`; `overage_amount`, reason
+        NOT_SOLD_BY_UNIT when the meter has no price).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

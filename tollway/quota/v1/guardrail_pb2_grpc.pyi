@@ -24,7 +24,8 @@ class GuardrailServiceStub:
     SetCap: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.SetCapRequest, _guardrail_pb2.SetCapResponse]
     """Sets, changes or removes the account's own cap on a meter, from the next decision on. Raising or removing it ends
     a suspension; so does the next period. Asking for what is already so changes nothing. Fails with
-    INVALID_ARGUMENT (`meter`, reason UNKNOWN_METER or CAP_NOT_OFFERED; `limit`; `amount`).
+    INVALID_ARGUMENT (`meter`, reason UNKNOWN_METER or CAP_NOT_OFFERED; `limit`; `overage_amount`, reason
+    NOT_SOLD_BY_UNIT when the meter has no price).
     """
     AdjustAllowance: _aio.UnaryUnaryMultiCallable[_guardrail_pb2.AdjustAllowanceRequest, _guardrail_pb2.AdjustAllowanceResponse]
     """Counts things held now. OK with `allowed` false: the plan does not allow as many and nothing changed. Setting to
@@ -48,7 +49,8 @@ class GuardrailServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_guardrail_pb2.SetCapResponse]:
         """Sets, changes or removes the account's own cap on a meter, from the next decision on. Raising or removing it ends
         a suspension; so does the next period. Asking for what is already so changes nothing. Fails with
-        INVALID_ARGUMENT (`meter`, reason UNKNOWN_METER or CAP_NOT_OFFERED; `limit`; `amount`).
+        INVALID_ARGUMENT (`meter`, reason UNKNOWN_METER or CAP_NOT_OFFERED; `limit`; `overage_amount`, reason
+        NOT_SOLD_BY_UNIT when the meter has no price).
         """
 
     @_abc_1.abstractmethod

@@ -251,9 +251,12 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Text(collation="C"), nullable=False),
         sa.Column("meter", sa.Text, nullable=False),
         sa.Column("period_start", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("period_end", sa.DateTime(timezone=True)),
         sa.Column("used", sa.BigInteger, nullable=False),
+        sa.Column("final", sa.Boolean, nullable=False),
         sa.PrimaryKeyConstraint("account_id", "meter", "period_start", name="pk_usage_announced"),
     )
+    op.create_index("ix_usage_announced_open", "usage_announced", ["period_end"], postgresql_where=sa.text("NOT final"))
     # Not kept beside the new ones: a process that still calls it would change rows and not their revision.
     op.execute("DROP FUNCTION quota_open")
     op.execute(_READ)
