@@ -23,7 +23,7 @@ _KEY = re.compile(r"[A-Za-z0-9_]{16,128}")
 _LONGEST_SLUG = 100
 
 
-SESSION_PREFIX = "ses_"  # the contract: no API key begins so
+SESSION_PREFIX = "ses_"  # no API key begins so
 _RANK = {pb.ROLE_MEMBER: 1, pb.ROLE_ADMIN: 2, pb.ROLE_OWNER: 3}
 
 

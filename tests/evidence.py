@@ -54,9 +54,10 @@ class Use:
 
 @dataclass
 class Told:
-    """What a driver was told, and so must be true: keys by account, uses, tiers that were paid for."""
+    """What a driver was told, and so must be true: keys by account, keys that ended, uses, tiers that were paid for."""
 
     keys: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)  # key → account
     uses: list[Use] = field(default_factory=list)
     tiers: dict[str, str] = field(default_factory=dict)
 

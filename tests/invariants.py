@@ -312,6 +312,11 @@ def answered_is_there(evidence: Evidence, told: Told) -> Iterator[str]:
         for name, text in evidence.logs.items():
             if key in text:
                 yield f"14: log {name} shows the key of account {account_id}"
+    ends = {bytes(row["hash"]): (row["account_id"], row["revoke_time"]) for row in evidence.billing["api_key"]}
+    for key, account_id in told.ended.items():
+        owner, end = ends.get(hash_key(key), ("", None))
+        if owner != account_id or end is None:
+            yield f"15: account {account_id}: one of its keys was revoked and goes on"
     tiers = {row["account_id"]: row["tier"] for row in evidence.billing["entitlement"]}
     for account_id, tier in told.tiers.items():
         if tiers.get(account_id) != tier:

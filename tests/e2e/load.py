@@ -1,4 +1,4 @@
-"""Customers that sign up, use and pay while the system is being hurt, and remember what they were told.
+"""Customers that sign up, turn keys, use and pay while the system is being hurt, and remember what they were told.
 
 A customer retries what was not answered, with the same Idempotency-Key, as a good client does. An answer other than
 the expected one, "not now" or "not in time" is an error of the system, whatever happens to it.
@@ -79,6 +79,18 @@ class Client:
         self.told.tiers[account_id] = "free"
         return account_id, api_key
 
+    async def turn_keys(self, name: str, account_id: str, api_key: str) -> None:
+        """Issues a key, rotates it without an overlap, and revokes the new one: both have ended then."""
+        (org,) = (await self.ask("GET", "/v1/orgs", 200, api_key=api_key))["orgs"]
+        path, body = f"/v1/orgs/{org['slug']}/keys", {"kind": "live", "name": name}
+        made = await self.ask("POST", path, 201, body, key=f"issue-{name}", api_key=api_key)
+        again = f"{path}/{made['id']}/rotate"
+        turned = await self.ask("POST", again, 201, {"overlap_seconds": 0}, key=f"rotate-{name}", api_key=api_key)
+        gone = await self.ask("DELETE", f"{path}/{turned['id']}", 200, api_key=api_key)
+        if gone["status"] != "revoked":
+            raise Refused(f"a key was revoked and is {gone}")
+        self.told.ended |= {made["api_key"]: account_id, turned["api_key"]: account_id}
+
     async def use(self, account_id: str, api_key: str, key: str) -> None:
         amount = self.random.randint(1, 5)
         body = {"meter": METER, "amount": amount}
@@ -116,6 +128,7 @@ class Client:
 async def live(client: Client, name: str, *, pays: bool = True, declined: bool = False, uses: int = 4) -> str:
     """One customer's life; returns the account's id."""
     account_id, api_key = await client.sign_up(name)
+    await client.turn_keys(name, account_id, api_key)
     for number in range(uses):
         await client.use(account_id, api_key, f"{name}-before-{number}")
     if pays:

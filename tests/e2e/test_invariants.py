@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.billing.domain.api_key import hash_key
 from tests import invariants
 from tests.e2e.load import Client, live
 from tests.evidence import Evidence, Told, gather
@@ -179,7 +180,7 @@ def _writes_an_event_to_another_account(evidence: Evidence, told: Told) -> None:
 
 
 def _lets_a_revoked_key_go_on(evidence: Evidence, told: Told) -> None:
-    evidence.billing["api_key"][0]["revoke_time"] = evidence.billing["api_key"][0]["create_time"]
+    next(row for row in evidence.quota["api_key"] if row["end_time"])["end_time"] = None
 
 
 def _gives_a_key_to_somebody_else(evidence: Evidence, told: Told) -> None:
@@ -208,7 +209,14 @@ def _publishes_a_key(evidence: Evidence, told: Told) -> None:
 
 
 def _forgets_a_key(evidence: Evidence, told: Told) -> None:
-    evidence.billing["api_key"].pop()
+    rows, given = evidence.billing["api_key"], hash_key(next(iter(told.keys.values())))
+    rows.remove(next(row for row in rows if bytes(row["hash"]) == given))
+
+
+def _forgets_that_a_key_was_revoked(evidence: Evidence, told: Told) -> None:
+    for place, end in (("billing", "revoke_time"), ("quota", "end_time")):
+        for row in getattr(evidence, place)["api_key"]:
+            row[end] = None
 
 
 def _forgets_a_use(evidence: Evidence, told: Told) -> None:
@@ -259,6 +267,7 @@ def _forgets_who_paid(evidence: Evidence, told: Told) -> None:
         (_logs_the_rpc_token, 14),
         (_publishes_a_key, 14),
         (_forgets_a_key, 15),
+        (_forgets_that_a_key_was_revoked, 15),
         (_forgets_a_use, 15),
         (_forgets_who_paid, 15),
     ],

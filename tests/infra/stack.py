@@ -52,7 +52,8 @@ _NOT_OURS = (
 class Stack:
     """A system that runs. `kill` ends a part as a crash would; the supervisor brings it back.
 
-    `parts`: postgres and nats (when they are its own), sandbox, mailbox, billing, quota, notify, gateway.
+    `parts`: postgres and nats (when they are its own), sandbox, clerk, mailbox, billing, quota, notify,
+    gateway.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:

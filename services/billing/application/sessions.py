@@ -13,7 +13,7 @@ from services.billing.errors import ApiKeyMalformed, SessionInvalid, UserNotFoun
 from services.billing.storage.identity import Session
 from services.kit.ids import new_id
 
-PREFIX = "ses_"  # no kind of key can begin so: their prefixes have two parts
+PREFIX = "ses_"  # a catalog in which a kind of key begins so is refused
 LIFE = timedelta(days=30)
 KEPT = timedelta(days=30)  # after its end, for those who look into an incident
 

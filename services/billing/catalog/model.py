@@ -141,9 +141,11 @@ class KeyKind(_Part):
     allowance_refusal: Refusal | None = Field(None, description="Used up; else 402 `<allowance>_allowance_used`.")
 
     @model_validator(mode="after")
-    def _refuses_what_it_asks(self) -> Self:
+    def _is_consistent(self) -> Self:
         if (self.gate_refusal and not self.gate) or (self.allowance_refusal and not self.allowance):
             raise ValueError("a refusal comes with the gate or allowance that it is for")
+        if self.prefix.startswith("ses_"):
+            raise ValueError("a prefix that begins with ses_ would look like a session's token")
         return self
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.domain.api_key import hash_key, kind_of, new_key
-from services.billing.errors import ApiKeyMalformed
+from services.billing.catalog import load_catalog
+from services.billing.domain.api_key import hash_key, kind_of, new_key, refuse_another, sharing_allowance
+from services.billing.errors import ApiKeyMalformed, KeyRefused
 
 PREFIXES = {"sk_live_": "live", "mk_test_": "test"}
 
@@ -44,3 +47,29 @@ def test_the_refusal_does_not_repeat_the_key() -> None:
     with pytest.raises(ApiKeyMalformed) as caught:
         kind_of("sk_live_secretsecretsecret", PREFIXES)
     assert "secret" not in str(caught.value)
+
+
+CATALOG = load_catalog(Path("tests/catalogs/downloads.yaml"))
+
+
+@given(st.sampled_from(list(CATALOG.tiers)), st.sampled_from(list(CATALOG.key_kinds)), st.integers(0, 10))
+def test_another_key_is_allowed_exactly_where_gate_and_allowance_are_open(tier: str, kind: str, held: int) -> None:
+    asked = CATALOG.key_kinds[kind]
+    limit = CATALOG.allowance(tier, asked.allowance) if asked.allowance else None
+    allowed = (asked.gate is None or CATALOG.gate_open(tier, asked.gate)) and (limit is None or held < limit)
+    if allowed:
+        refuse_another(CATALOG, kind, tier, held, "https://pay.example")
+        return
+    with pytest.raises(KeyRefused) as refused:
+        refuse_another(CATALOG, kind, tier, held, "https://pay.example")
+    assert refused.value.error_reason.isupper()
+    assert refused.value.metadata["http_status"] == "402"
+
+
+def test_kinds_of_one_allowance_are_counted_together() -> None:
+    assert sharing_allowance(CATALOG, "svc") == ["svc"]
+    assert sharing_allowance(CATALOG, "live") == []
+    both = CATALOG.model_copy(
+        update={"key_kinds": CATALOG.key_kinds | {"bot": CATALOG.key_kinds["svc"].model_copy(update={"prefix": "b_"})}}
+    )
+    assert sharing_allowance(both, "bot") == ["svc", "bot"]

@@ -116,3 +116,44 @@ def test_texts_change_no_fingerprint_and_numbers_change_only_their_tiers(tmp_pat
     other = load_catalog(path)
     assert other.fingerprint("free") == skytale.fingerprint("free")
     assert other.fingerprint("pro") != skytale.fingerprint("pro")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("sk_live_", "ses_live_", "would look like a session's token"),
+        (
+            "    meter: messages\n\npolicies",
+            "    gate_refusal: { reason: closed, status: 402, detail: No. }\n\npolicies",
+            "a refusal comes with the gate or allowance that it is for",
+        ),
+        ("grace_days: 0", "audit_retention_days: 0", "policies.audit_retention_days"),
+        (
+            "    description: Encrypted",
+            "    audit_retention_days: 90.5\n    description: Encrypted",
+            "tiers.free.audit",
+        ),
+    ],
+)
+def test_what_a_kind_of_key_or_a_retention_cannot_be_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert told in broken(tmp_path, old, new)
+
+
+def test_gates_allowances_and_retention_follow_the_line_of_ancestors() -> None:
+    catalog = load_catalog(Path("tests/catalogs/downloads.yaml"))
+    said = {
+        tier: (
+            catalog.gate_open(tier, "live_key_issuance"),
+            catalog.allowance(tier, "test_keys"),
+            catalog.allowance(tier, "service_keys"),
+            catalog.audit_retention(tier).days,
+        )
+        for tier in catalog.tiers
+    }
+    assert said == {
+        "free": (False, 2, 0, 30),
+        "paid": (True, None, 5, 90),
+        "past_due": (False, None, 5, 90),
+        "enterprise": (True, None, 5, 2557),
+    }
+    assert load_catalog(SKYTALE).audit_retention("pro").days == 30
