@@ -291,7 +291,6 @@ async def test_usage_shows_caps_concurrency_and_what_is_held(world: World) -> No
     assert (live["used"], shown["cap"], shown["concurrency"]) == (1, (1, 5, True), (1, 25, None))
     assert {each["name"]: each["limit"] for each in usage["allowances"]} == {
         "custom_models": 5,
-        "service_keys": 5,
         "storage_gb": 10,
     }
 
