@@ -17,24 +17,35 @@ from . import (  # noqa: F401 - importing a noun registers its routes
     account,
     checkout,
     checkout_payment,
+    coupons,
+    customer_balance,
     customers,
+    disputes,
     events,
     idempotency,
     ids,
     invoice_items,
     invoice_payments,
+    invoice_preview,
     invoices,
+    meter_events,
+    meters,
     payment_intents,
     payment_methods,
     portal,
     prices,
     products,
+    promotion_codes,
+    refunds,
+    setup_intents,
+    sources,
     subscriptions,
     test_clocks,
     webhooks,
 )
 from .context import Context
 from .errors import ApiError
+from .faults import ApiFault
 from .lists import render
 from .params import Params, parse_form
 from .routing import Route, routes
@@ -111,9 +122,15 @@ class Api:
             if faults.latency_ms:
                 await asyncio.sleep(faults.latency_ms / 1000)
             _key_of(request)
-            answer = self._answer(request, body, request_id, key)
-            if faults.take_hang():
+            fault = faults.take_api_error(request.method, request.url.path)
+            if fault is not None and fault.status == "hang" and not fault.after:
                 await _until_gone(request)
+                return Response(status_code=499)
+            answer = self._answer(request, body, request_id, key, fault)
+            if faults.take_hang() or (fault is not None and fault.status == "hang"):
+                await _until_gone(request)
+            elif fault is not None and fault.should_retry is not None:
+                answer.headers["Stripe-Should-Retry"] = str(fault.should_retry).lower()
         except ApiError as error:
             answer = _failed(error, request_id)
         finally:
@@ -124,7 +141,9 @@ class Api:
             headers["Idempotency-Key"] = key
         return Response(answer.body, answer.status, headers, "application/json")
 
-    def _answer(self, request: Request, body: bytes, request_id: str, key: str | None) -> _Answer:
+    def _answer(
+        self, request: Request, body: bytes, request_id: str, key: str | None, fault: ApiFault | None
+    ) -> _Answer:
         path = request.url.path
         print_ = idempotency.fingerprint(request.method, path, body) if key is not None else ""
         store = self._sandbox.store
@@ -134,14 +153,14 @@ class Api:
                 return _Answer(
                     replay.status, replay.body, {"Original-Request": replay.request_id, "Idempotent-Replayed": "true"}
                 )
-        fault = self._sandbox.faults.take_api_error(path)
+        status = fault.status if fault is not None else None
         try:
-            if fault is not None and not fault.after:
-                _fail(fault.status, executed=fault.status == 500)
+            if isinstance(status, int) and fault is not None and not fault.after:
+                _fail(status, executed=status == 500)
             answer = self._execute(request, path, body, request_id, key, print_)
-            if fault is not None:
+            if isinstance(status, int):
                 # The work and its own answer, kept for the key, stand; only this answer is lost.
-                _fail(fault.status, executed=False)
+                _fail(status, executed=False)
         except ApiError as error:
             answer = _failed(error, request_id)
             if key is not None and error.executed:

@@ -23,8 +23,13 @@ class Card:
     message: str = _GENERIC
     # Whether saving it to a customer succeeds although charging it fails.
     attaches: bool = True
-    # Whether its bank asks the person to confirm (3D Secure). On the pages they do; nobody can off session.
-    authenticates: bool = False
+    # Whether its bank asks the person to confirm (3D Secure): each time ("always"), or until they have set it up. On
+    # the pages they are asked; off session nobody is there to answer.
+    authenticates: str | None = None
+    # What follows a charge of it: the reason of a dispute, or "inquiry".
+    disputes: str | None = None
+    # What becomes of a refund to it after a while: "pending" succeeds then, "fails" failed then.
+    refund: str | None = None
 
     @property
     def last4(self) -> str:
@@ -72,19 +77,29 @@ CARDS = {
         Card("4000002500001001", "visa", country="FR"),
         Card("4000002760000016", "visa", country="DE"),
         Card("4000008260000000", "visa", country="GB"),
+        Card("4000003920000003", "visa", country="JP"),
+        Card("4000001240000000", "visa", country="CA"),
+        Card("4000000360000006", "visa", country="AU"),
+        Card("4000000760000002", "visa", country="BR"),
         _decline("4000000000000002", "generic_decline"),
         _decline("4000000000009995", "insufficient_funds", _FUNDS),
         _decline("4000000000009987", "lost_card"),
         _decline("4000000000009979", "stolen_card"),
         _decline("4000000000006975", "card_velocity_exceeded"),
+        _decline("4100000000000019", "fraudulent"),
         Card("4000000000000069", code="expired_card", message=_EXPIRED, attaches=False),
         Card("4000000000000127", code="incorrect_cvc", message=_CVC, attaches=False),
         Card("4000000000000119", code="processing_error", message=_PROCESSING, attaches=False),
         Card("4000000000000341", code="card_declined", decline_code="generic_decline"),
-        Card("4000000000003220", authenticates=True),
-        Card("4000000000003063", authenticates=True),
-        Card("4000002500003155", authenticates=True),
-        Card("4000002760003184", authenticates=True, country="DE"),
+        Card("4000000000000259", disputes="fraudulent"),
+        Card("4000000000002685", disputes="product_not_received"),
+        Card("4000000000001976", disputes="inquiry"),
+        Card("4000000000007726", refund="pending"),
+        Card("4000000000005126", refund="fails"),
+        Card("4000000000003220", authenticates="always"),
+        Card("4000000000003063", authenticates="always"),
+        Card("4000002500003155", authenticates="until_set_up"),
+        Card("4000002760003184", authenticates="always", country="DE"),
     )
 }
 
@@ -104,6 +119,10 @@ _NAMES = {
     "fr": "4000002500001001",
     "de": "4000002760000016",
     "gb": "4000008260000000",
+    "jp": "4000003920000003",
+    "ca": "4000001240000000",
+    "au": "4000000360000006",
+    "br": "4000000760000002",
     "chargedeclined": "4000000000000002",
     "visa_chargedeclined": "4000000000000002",
     "chargedeclinedinsufficientfunds": "4000000000009995",
@@ -116,7 +135,13 @@ _NAMES = {
     "chargedeclinedexpiredcard": "4000000000000069",
     "chargedeclinedincorrectcvc": "4000000000000127",
     "chargedeclinedprocessingerror": "4000000000000119",
+    "radarblock": "4100000000000019",
     "chargecustomerfail": "4000000000000341",
+    "createdispute": "4000000000000259",
+    "createdisputeproductnotreceived": "4000000000002685",
+    "createdisputeinquiry": "4000000000001976",
+    "pendingrefund": "4000000000007726",
+    "refundfail": "4000000000005126",
     "threedsecure2required": "4000000000003220",
     "threedsecurerequired": "4000000000003063",
     "authenticationrequired": "4000002760003184",

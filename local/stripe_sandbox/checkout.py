@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from . import ids, subscription_start
+from . import checkout_items, checkout_totals, discounts, ids, subscription_start
 from .context import Context
 from .errors import absent_parameter, invalid
 from .fields import merged_metadata
-from .invoice_lines import amount_of
 from .lists import Condition, equals, inline, page
 from .params import (
     SHIPPING,
     anything,
     array,
     boolean,
-    checked,
     choice,
     email,
     integer,
-    mapping,
     metadata,
     now_or_time,
     record,
@@ -25,20 +22,9 @@ from .params import (
     url,
 )
 from .periods import DAY
-from .prices import PRICE_DATA, make_price
-from .products import make as make_product
 from .routing import get, listing, post
 from .store import Json
 
-_LINE_ITEM = record(
-    {
-        "price": text,
-        "quantity": integer,
-        "price_data": record({**PRICE_DATA, "product": text, "product_data": mapping}, required=["currency"]),
-        "adjustable_quantity": record({"enabled": boolean, "minimum": integer, "maximum": integer}),
-        "metadata": metadata,
-    }
-)
 _SUBSCRIPTION_DATA = record(
     {
         "description": text,
@@ -72,9 +58,10 @@ _LEEWAY = 60
         "customer_creation": choice("always", "if_required"),
         "customer_email": email,
         "customer_update": anything,
+        "discounts": discounts.PARAM,
         "expires_at": integer,
         "invoice_creation": anything,
-        "line_items": array(_LINE_ITEM),
+        "line_items": array(checkout_items.FIELDS),
         "locale": text,
         "metadata": metadata,
         "mode": choice("payment", "subscription"),
@@ -120,7 +107,7 @@ def create(ctx: Context, params: Json) -> Json:
     expires = params.get("expires_at") or now + _LONGEST
     if not now + _SHORTEST - _LEEWAY <= expires <= now + _LONGEST + _LEEWAY:
         raise invalid("The `expires_at` timestamp must be between 30 minutes and 24 hours from now.", "expires_at")
-    items = [_line_item(ctx, given, mode, i) for i, given in enumerate(params["line_items"])]
+    items = [checkout_items.make(ctx, given, mode, i) for i, given in enumerate(params["line_items"])]
     currencies = {item["price"]["currency"] for item in items}
     if len(currencies) > 1:
         raise invalid("All line items must have the same currency.", "line_items")
@@ -130,8 +117,16 @@ def create(ctx: Context, params: Json) -> Json:
         )
     data = params.get("subscription_data") or {}
     trial_end = subscription_start.trial_from(data, now)
-    # A trial defers what recurs; what is sold once is paid at once.
-    total = sum(item["amount_total"] for item in items if not (trial_end and item["price"]["recurring"]))
+    if params.get("discounts") and params.get("allow_promotion_codes") is not None:
+        raise invalid(
+            "You may only specify one of these parameters: allow_promotion_codes, discounts.", "allow_promotion_codes"
+        )
+    subtotal = sum(item["amount_subtotal"] for item in items)
+    offers = discounts.offered(
+        ctx, params.get("discounts") or [], customer, amount=subtotal, currency=items[0]["currency"]
+    )
+    if len(offers) > 1:
+        raise invalid("You can apply at most one discount.", "discounts")
     session_id = ids.new("cs_test")
     known = customer["email"] if customer else params.get("customer_email")
     session: Json = {
@@ -140,8 +135,8 @@ def create(ctx: Context, params: Json) -> Json:
         "adaptive_pricing": {"enabled": False},
         "after_expiration": None,
         "allow_promotion_codes": params.get("allow_promotion_codes"),
-        "amount_subtotal": total,
-        "amount_total": total,
+        "amount_subtotal": 0,
+        "amount_total": 0,
         "automatic_tax": _automatic_tax(params.get("automatic_tax")),
         "billing_address_collection": params.get("billing_address_collection"),
         "cancel_url": params.get("cancel_url"),
@@ -167,7 +162,7 @@ def create(ctx: Context, params: Json) -> Json:
         else ("always" if mode == "subscription" else params.get("customer_creation") or "if_required"),
         "customer_details": details(known, None) if known else None,
         "customer_email": params.get("customer_email"),
-        "discounts": [],
+        "discounts": [offer.shown() for offer in offers],
         "expires_at": expires,
         "invoice": None,
         "invoice_creation": None,
@@ -183,7 +178,7 @@ def create(ctx: Context, params: Json) -> Json:
         "payment_method_configuration_details": None,
         "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
         "payment_method_types": ["card"],
-        "payment_status": "unpaid" if total else "no_payment_required",
+        "payment_status": "unpaid",
         "permissions": None,
         "phone_number_collection": {"enabled": False},
         "recovered_from": None,
@@ -204,11 +199,10 @@ def create(ctx: Context, params: Json) -> Json:
         "_intent_data": params.get("payment_intent_data") or {},
     }
     ctx.store.schedule(session_id, "checkout_expire", customer["test_clock"] if customer else None, expires)
-    return ctx.create(session)
+    return ctx.create(checkout_totals.reckon(ctx, session))
 
 
 def _automatic_tax(given: Json | None) -> Json:
-    """Nothing sold here is taxed: with automatic tax on, it is worked out as zero."""
     enabled = bool(given and given.get("enabled"))
     status = "complete" if enabled else None
     return {"enabled": enabled, "liability": None, "provider": "stripe" if enabled else None, "status": status}
@@ -225,71 +219,6 @@ def details(email_address: str | None, name: str | None) -> Json:
         "tax_exempt": "none",
         "tax_ids": [],
     }
-
-
-def _line_item(ctx: Context, given: Json, mode: str, index: int) -> Json:
-    name = f"line_items[{index}]"
-    if given.get("price"):
-        price = ctx.need(given["price"], "price", param=f"{name}[price]")
-    elif given.get("price_data"):
-        price = _price_from_data(ctx, given["price_data"], name)
-    else:
-        raise absent_parameter(f"{name}[price]")
-    if not price["active"]:
-        raise invalid("The price specified is inactive. This field only accepts active prices.", f"{name}[price]")
-    if mode == "payment" and price["recurring"] is not None:
-        raise invalid(
-            "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use"
-            " only one-time prices.",
-            f"{name}[price]",
-        )
-    if price["recurring"] is not None:
-        subscription_start.recurring_price(ctx, price["id"], f"{name}[price]")
-    quantity = given.get("quantity")
-    if quantity is None:
-        raise invalid("Quantity is required. Add `quantity` to `line_items`.", f"{name}[quantity]", "parameter_missing")
-    if quantity < 1:
-        raise invalid(
-            "This value must be greater than or equal to 1.", f"{name}[quantity]", "parameter_invalid_integer"
-        )
-    amount = amount_of(price, quantity)
-    product = ctx.need(price["product"], "product")
-    return {
-        "id": ids.new("li"),
-        "object": "item",
-        "adjustable_quantity": None,
-        "amount_discount": 0,
-        "amount_subtotal": amount,
-        "amount_tax": 0,
-        "amount_total": amount,
-        "currency": price["currency"],
-        "description": product["name"],
-        "discounts": [],
-        "metadata": given.get("metadata") or {},
-        "price": price,
-        "quantity": quantity,
-        "taxes": [],
-    }
-
-
-def _price_from_data(ctx: Context, data: Json, name: str) -> Json:
-    product = data.get("product")
-    if product is None:
-        fields = {
-            "name": text,
-            "description": text,
-            "images": array(url),
-            "metadata": metadata,
-            "tax_code": text,
-            "unit_label": text,
-        }
-        given = checked(
-            data.get("product_data") or {}, fields, ["name"], lambda key: f"{name}[price_data][product_data][{key}]"
-        )
-        product = make_product(ctx, given)["id"]
-    else:
-        ctx.need(product, "product", param=f"{name}[price_data][product]")
-    return make_price(ctx, {key: value for key, value in data.items() if key != "product_data"} | {"product": product})
 
 
 @get("/v1/checkout/sessions/{session}")

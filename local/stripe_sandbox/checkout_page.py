@@ -5,9 +5,10 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from . import checkout_payment
+from . import challenges, checkout_payment, checkout_totals, discounts, payment_methods, promotion_codes
 from .context import Context
-from .errors import ApiError
+from .discounts import Offer
+from .errors import ApiError, invalid
 from .money import shown
 from .page_kit import blank, card_errors, card_of, date, every, html, message, place, sticky, typed
 from .sandbox import Sandbox
@@ -38,6 +39,8 @@ def _show(
     errors: dict[str, str] | None = None,
     problem: str = "",
     status: int = 200,
+    code: str = "",
+    code_error: str = "",
 ) -> Response:
     store = sandbox.store
     items = session["line_items"]["data"]
@@ -47,12 +50,13 @@ def _show(
     currency = session["currency"]
     names = " and ".join(item["description"] for item in items)
     subscribing = session["mode"] == "subscription"
-    standing = sum(item["amount_total"] for item in recurring) if trial_end else session["amount_total"]
+    standing = sum(item["amount_subtotal"] for item in recurring) if trial_end else session["amount_subtotal"]
+    off = sum(item["amount_discount"] for item in items)
     lines = [
         {
             "name": item["description"],
-            "detail": f"Qty {item['quantity']}" if item["quantity"] > 1 else _about(sandbox, item),
-            "amount": shown(item["amount_total"], currency),
+            "detail": f"Qty {item['quantity']}" if (item["quantity"] or 1) > 1 else _about(sandbox, item),
+            "amount": "Varies with usage" if item["quantity"] is None else shown(item["amount_subtotal"], currency),
             "every": every(item["price"]),
         }
         for item in items
@@ -78,6 +82,11 @@ def _show(
         every=every(recurring[0]["price"]) if recurring else "",
         lines=lines,
         due=shown(session["amount_total"], currency),
+        tax=shown(tax, currency) if (tax := session["total_details"]["amount_tax"]) else "",
+        discount=_discount(sandbox, session, shown(-off, currency)) if session["discounts"] else None,
+        takes_code=bool(session["allow_promotion_codes"]),
+        code_error=code_error,
+        code=code,
         trial=trial,
         known_email=(customer or {}).get("email") or session["customer_email"],
         values=values or blank(),
@@ -90,6 +99,21 @@ def _show(
     )
 
 
+def _discount(sandbox: Sandbox, session: Json, amount: str) -> dict[str, str]:
+    offer = checkout_totals.offers(sandbox.context(), session)[0]
+    coupon = offer.coupon
+    if coupon["percent_off"] is not None:
+        words = f"{coupon['percent_off']:g}% off"
+    else:
+        words = f"{shown(coupon['amount_off'], coupon['currency'])} off"
+    often = {"forever": "forever", "once": "once", "repeating": f"for {coupon['duration_in_months']} months"}
+    return {
+        "name": offer.code["code"] if offer.code else coupon["name"] or coupon["id"],
+        "words": f"{words} {often[coupon['duration']]}" if session["mode"] == "subscription" else words,
+        "amount": amount,
+    }
+
+
 def _about(sandbox: Sandbox, item: Json) -> str:
     product = sandbox.store.get(item["price"]["product"])
     return (product or {}).get("description") or ""
@@ -98,7 +122,40 @@ def _about(sandbox: Sandbox, item: Json) -> str:
 async def show(request: Request) -> Response:
     sandbox: Sandbox = request.app.state.sandbox
     session = sandbox.store.get(request.path_params["session"])
-    return _closed(sandbox, session) or _show(sandbox, session or {})
+    failed = request.query_params.get("failed") == "authentication"
+    return _closed(sandbox, session) or _show(sandbox, session or {}, problem=challenges.FAILED if failed else "")
+
+
+async def promotion(request: Request) -> Response:
+    """Applies a promotion code, or takes it away with an empty one."""
+    sandbox: Sandbox = request.app.state.sandbox
+    code = str((await request.form()).get("promotionCode") or "").strip()[:500]
+    session = sandbox.store.get(request.path_params["session"])
+    closed = _closed(sandbox, session)
+    if closed is not None or session is None:
+        return closed or Response(status_code=404)
+
+    def work(ctx: Context) -> None:
+        session["discounts"] = [_redeemable(ctx, session, code).shown()] if code else []
+        ctx.save(checkout_totals.reckon(ctx, session))
+
+    if session["allow_promotion_codes"]:
+        try:
+            sandbox.run(sandbox.context(), work)
+        except ApiError as error:
+            fresh = sandbox.store.get(session["id"]) or session
+            return _show(sandbox, fresh, code=code, code_error=error.message, status=422)
+    return RedirectResponse(f"/c/pay/{session['id']}", 303)
+
+
+def _redeemable(ctx: Context, session: Json, code: str) -> Offer:
+    """The offer of a typed code. Raises invalid."""
+    customer = ctx.store.get(session["customer"], "customer") if session["customer"] else None
+    found = promotion_codes.by_code(ctx, code, customer)
+    if found is None:
+        raise invalid("This code is invalid.", "promotionCode")
+    amount = sum(item["amount_subtotal"] for item in session["line_items"]["data"])
+    return discounts.of_code(ctx, found, customer, amount=amount, currency=session["currency"], param="promotionCode")
 
 
 async def pay(request: Request) -> Response:
@@ -122,14 +179,18 @@ async def pay(request: Request) -> Response:
         return _show(sandbox, session, values=sticky(values), errors=errors, status=422)
     email = known or values["email"]
 
-    def work(ctx: Context) -> Json:
+    def work(ctx: Context) -> str:
         method = None if skip_card else card_of(ctx, values | {"email": email})
-        return checkout_payment.complete(ctx, session, method, email_address=email, name=values["billingName"] or None)
+        name = values["billingName"] or None
+        if method is not None and payment_methods.card_of(method).authenticates:
+            return challenges.ask(ctx, "checkout", session["id"], method, email=email, name=name)
+        done = checkout_payment.complete(ctx, session, method, email_address=email, name=name)
+        return checkout_payment.success_address(done)
 
     try:
-        done = sandbox.run(sandbox.context(), work)
+        address = sandbox.run(sandbox.context(), work)
     except ApiError as error:
         problem = place(error, errors)
         fresh = sandbox.store.get(session["id"]) or session
         return _show(sandbox, fresh, values=sticky(values), errors=errors, problem=problem, status=402)
-    return RedirectResponse(checkout_payment.success_address(done), 303)
+    return RedirectResponse(address, 303)

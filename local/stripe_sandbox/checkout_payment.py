@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import customers, invoice_items, payment_intents, subscription_start
+from . import charging, checkout_totals, customers, discounts, invoice_items, subscription_start
 from .checkout import details
 from .context import Context
 from .errors import ApiError, absent_parameter, invalid
@@ -36,6 +36,10 @@ def complete(ctx: Context, session: Json, method: Json | None, *, email_address:
         if refusal is not None:
             raise refusal
     customer = _customer(ctx, session, email_address, name)
+    for one in session["discounts"]:
+        # What could be redeemed when the page was opened may be used up by now.
+        subtotal = session["amount_subtotal"]
+        discounts.offered(ctx, [one], customer, amount=subtotal, currency=session["currency"])
     if customer is not None and method is not None and (session["mode"] == "subscription" or _keeps_card(session)):
         method = attach(ctx, method["id"], customer)
     if session["mode"] == "subscription" and customer is not None:
@@ -84,14 +88,23 @@ def _subscribe(ctx: Context, session: Json, customer: Json, method: Json | None)
         customer,
         chosen,
         method=method["id"] if method else None,
-        trial_end=data.get("trial_end"),
+        trial_end=_trial_end(data, ctx.now_of(customer)),
         meta=data.get("metadata"),
         mode=(data.get("billing_mode") or {}).get("type") or "flexible",
         description=data.get("description"),
         missing_method=behavior.get("missing_payment_method") or "create_invoice",
         on_session=True,
+        offers=checkout_totals.offers(ctx, session),
+        session=session["id"],
+        taxed=session["automatic_tax"]["enabled"],
     )
     session |= {"subscription": subscription["id"], "invoice": subscription["latest_invoice"]}
+
+
+def _trial_end(data: Json, now: int) -> int | None:
+    """Days of trial run from the subscription's start, not from the page's."""
+    days = data.get("trial_period_days")
+    return data.get("trial_end") if days is None else subscription_start.trial_from({"trial_period_days": days}, now)
 
 
 def _add_one_time(ctx: Context, customer: Json, item: Json) -> None:
@@ -99,7 +112,7 @@ def _add_one_time(ctx: Context, customer: Json, item: Json) -> None:
     invoice_items.add(
         ctx,
         customer["id"],
-        amount=item["amount_total"],
+        amount=item["amount_subtotal"],
         currency=item["currency"],
         description=item["description"],
         period=(now, now),
@@ -110,7 +123,7 @@ def _add_one_time(ctx: Context, customer: Json, item: Json) -> None:
 
 def _charge(ctx: Context, session: Json, customer: Json | None, method: Json) -> None:
     data = session["_intent_data"]
-    intent = payment_intents.make(
+    intent = charging.make(
         ctx,
         amount=session["amount_total"],
         currency=session["currency"],
@@ -119,7 +132,9 @@ def _charge(ctx: Context, session: Json, customer: Json | None, method: Json) ->
         meta=data.get("metadata") or {},
     )
     intent |= {"shipping": data.get("shipping"), "receipt_email": data.get("receipt_email")}
-    payment_intents.confirm(ctx, intent, method, on_session=True)
+    if customer is not None:
+        discounts.redeem(ctx, checkout_totals.offers(ctx, session), customer, session=session["id"])
+    charging.confirm(ctx, intent, method, on_session=True)
     session["payment_intent"] = intent["id"]
 
 

@@ -14,18 +14,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import checkout, collection, invoices, lifecycle, test_clocks
+from . import checkout, collection, invoice_life, invoice_preview, lifecycle, refunds, test_clocks
 from .context import Context
 from .store import Store
 
 log = logging.getLogger("stripe_sandbox")
 
 TASKS: dict[str, Callable[[Context, str], None]] = {
+    "upcoming": invoice_preview.upcoming_due,
     "turn": lifecycle.turn_due,
     "trial_will_end": lifecycle.trial_will_end_due,
+    "collect_again": lifecycle.collect_again_due,
     "expire": lifecycle.expire_due,
-    "finalize": invoices.finalize_due,
+    "finalize": invoice_life.finalize_due,
     "retry": collection.retry_due,
+    "refund_settles": refunds.settle_due,
     "checkout_expire": checkout.expire_due,
 }
 
@@ -139,9 +142,10 @@ class Timekeeper:
             await asyncio.sleep(wait)
 
     def advance_test_clock(self, clock_id: str) -> None:
-        self._spawn(self._advance_test_clock(clock_id))
+        self._spawn(self.finish(clock_id))
 
-    async def _advance_test_clock(self, clock_id: str) -> None:
+    async def finish(self, clock_id: str) -> None:
+        """Does all due work of an advancing test clock, until it shows the time it was told."""
         async with self._lock:
             clock = self._store.get(clock_id)
             if clock is None or clock["status"] != "advancing":

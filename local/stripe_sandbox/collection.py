@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import ids, payment_intents, subscription_status
+from . import charging, ids, subscription_status
 from .context import Context
 from .errors import ApiError, invalid
+from .payment_methods import attach
 from .periods import DAY
 from .store import Json
 
@@ -16,13 +17,14 @@ DEFAULT_END_STATE = "cancel"
 
 def request_payment(ctx: Context, invoice: Json) -> Json:
     """The payment intent and the invoice payment by which an open invoice is to be paid."""
-    intent = payment_intents.make(
+    intent = charging.make(
         ctx,
         amount=invoice["amount_remaining"],
         currency=invoice["currency"],
         customer=invoice["customer"],
         description=_description(invoice),
         meta={},
+        invoice=invoice["id"],
     )
     payment: Json = {
         "id": ids.new("inpay"),
@@ -79,20 +81,33 @@ def attempt(ctx: Context, invoice: Json, method: Json | None = None, *, on_sessi
     invoice["attempt_count"] += 1
     invoice["attempted"] = True
     if chosen is None:
-        payment_intents.fail_without_method(ctx, intent)
+        charging.fail_without_method(ctx, intent)
         refusal: ApiError | None = invalid(
             "There is no `default_payment_method` set on this Customer or Invoice.",
             code="invoice_payment_intent_requires_action",
         )
     else:
-        refusal = payment_intents.confirm(ctx, intent, chosen, on_session=on_session)
+        refusal = charging.confirm(ctx, intent, chosen, on_session=on_session)
     if refusal is None:
         mark_paid(ctx, invoice)
+        if chosen is not None:
+            _keep_method(ctx, invoice, chosen)
         return None
     if intent["status"] == "requires_action":
         ctx.emit("invoice.payment_action_required", invoice)
     _failed(ctx, invoice)
     return refusal
+
+
+def _keep_method(ctx: Context, invoice: Json, method: Json) -> None:
+    """A subscription that saves what paid it has it as its default from then on."""
+    subscription = subscription_status.of_invoice(ctx, invoice)
+    if subscription is None or subscription["payment_settings"]["save_default_payment_method"] != "on_subscription":
+        return
+    if method["customer"] is None:
+        method = attach(ctx, method["id"], ctx.need(invoice["customer"], "customer"))
+    after = subscription | {"default_payment_method": method["id"]}
+    ctx.save(after, "customer.subscription.updated", subscription)
 
 
 def mark_paid(ctx: Context, invoice: Json) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,18 @@ class Context:
     deliveries: list[int] = field(default_factory=list)
     # Test clocks that were told to move, set going after the commit.
     clocks: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """What is done inside is undone at its end: objects, events, time. For previews; inside a transaction."""
+        deliveries, times = list(self.deliveries), dict(self.as_of)
+        self.store.db.execute("SAVEPOINT rehearsal")
+        try:
+            yield
+        finally:
+            self.store.db.execute("ROLLBACK TO rehearsal")
+            self.store.db.execute("RELEASE rehearsal")
+            self.deliveries, self.as_of = deliveries, times
 
     def now(self, clock: str | None = None) -> int:
         """Unix seconds on a test clock, or on the default clock."""
@@ -60,13 +73,15 @@ class Context:
         """Stores the object; with `before`, the event carries previous_attributes, and no change means no event."""
         self.store.put(obj)
         if event is not None:
-            previous = events.difference(before, obj) if before is not None else None
+            previous = None
+            if before is not None:
+                previous = events.difference(events.snapshot(before), events.snapshot(obj))
             if previous is None or previous:
                 self.emit(event, obj, previous)
         return obj
 
     def emit(self, event_type: str, obj: Json, previous: dict[str, Any] | None = None) -> None:
-        clock = obj.get("test_clock")
+        clock = obj.get("test_clock") or obj.get("_clock")
         if clock is None and isinstance(obj.get("customer"), str):
             customer = self.store.get(obj["customer"], "customer")
             clock = customer.get("test_clock") if customer else None

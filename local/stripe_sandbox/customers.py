@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from . import ids
+from . import collection, discounts, ids
 from .context import Context
-from .errors import invalid
+from .errors import invalid, missing
 from .fields import apply, merged_metadata
 from .lists import Condition, page
 from .params import ADDRESS, SHIPPING, array, email, integer, metadata, record, text
 from .payment_methods import attach
 from .routing import delete, get, listing, post
-from .store import Json
+from .store import Json, public
 from .subscription_status import end
 
 _SETTINGS = record({"default_payment_method": text, "footer": text})
 _SHARED = {
     "address": ADDRESS,
     "balance": integer,
+    # Older than `discounts`, and still what the official CLI sends.
+    "coupon": text,
     "description": text,
     "email": email,
     "invoice_prefix": text,
@@ -92,7 +94,25 @@ def create(ctx: Context, params: Json) -> Json:
     if settings:
         _set_invoice_settings(ctx, customer, settings)
         ctx.save(customer)
+    if params.get("coupon"):
+        _set_coupon(ctx, customer, params["coupon"])
+        ctx.save(customer)
     return customer
+
+
+def _set_coupon(ctx: Context, customer: Json, coupon: str) -> None:
+    """A discount of every invoice of the customer whose subscription has none of its own. Changes it in place."""
+    currency = customer["currency"] or "usd"
+    offers = discounts.offered(ctx, [{"coupon": coupon}], customer, amount=0, currency=currency, name="coupon")
+    event = "created" if customer["discount"] is None else "updated"
+    made = discounts.redeem(ctx, offers, customer, event=f"customer.discount.{event}")
+    customer["discount"] = public(ctx.need(made[0], "discount"))
+
+
+def _end_discount(ctx: Context, customer: Json) -> None:
+    if customer["discount"] is not None:
+        discounts.end(ctx, [customer["discount"]["id"]])
+        customer["discount"] = None
 
 
 def _set_invoice_settings(ctx: Context, customer: Json, settings: Json) -> None:
@@ -122,6 +142,19 @@ def set_default_payment_method(ctx: Context, customer_id: str, method_id: str) -
     ctx.save(after, "customer.updated", before)
 
 
+def use_card(ctx: Context, customer: Json, method: Json) -> None:
+    """Makes a card the one for everything, as the portal does; what is owed is tried with it at once."""
+    method = attach(ctx, method["id"], customer)
+    set_default_payment_method(ctx, customer["id"], method["id"])
+    for subscription in ctx.store.all("subscription", customer=customer["id"]):
+        if subscription["ended_at"] is None:
+            after = subscription | {"default_payment_method": method["id"]}
+            ctx.save(after, "customer.subscription.updated", subscription)
+    for invoice in ctx.store.all("invoice", customer=customer["id"]):
+        if invoice["status"] == "open" and invoice["auto_advance"]:
+            collection.attempt(ctx, invoice, on_session=True)
+
+
 @get("/v1/customers/{customer}")
 def retrieve(ctx: Context, params: Json, customer: str) -> Json:
     gone = ctx.store.setting(f"deleted:{customer}", None)
@@ -139,6 +172,10 @@ def update(ctx: Context, params: Json, customer: str) -> Json:
         _set_invoice_settings(ctx, after, {"default_payment_method": method["id"]})
     if params.get("invoice_settings"):
         _set_invoice_settings(ctx, after, params["invoice_settings"])
+    if params.get("coupon"):
+        _set_coupon(ctx, after, params["coupon"])
+    elif "coupon" in params:
+        _end_discount(ctx, after)
     return ctx.save(after, "customer.updated", before)
 
 
@@ -165,3 +202,15 @@ def remove(ctx: Context, params: Json, customer: str) -> Json:
     ctx.store.set_setting(f"deleted:{customer}", True)
     ctx.store.remove(customer)
     return {"id": customer, "object": "customer", "deleted": True}
+
+
+@delete("/v1/customers/{customer}/discount")
+def remove_discount(ctx: Context, params: Json, customer: str) -> Json:
+    before = ctx.need(customer, "customer")
+    if before["discount"] is None:
+        raise missing("discount", customer)
+    after = dict(before)
+    _end_discount(ctx, after)
+    ctx.save(after, "customer.updated", before)
+    gone: Json = before["discount"]
+    return gone | {"deleted": True}

@@ -119,7 +119,7 @@ class Deliverer:
         if event is None or endpoint is None:
             self._record(delivery, "failed", attempts, None, "the endpoint is gone")
             return
-        payload = encode(event | {"pending_webhooks": events.pending(self._store, event_id)}).encode()
+        payload = encode(events.as_sent(self._store, event)).encode()
         status, error = await self._post(endpoint, payload)
         attempts += 1
         if status is not None and 200 <= status < 300:

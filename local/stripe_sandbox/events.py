@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from . import API_VERSION, ids
@@ -65,6 +66,29 @@ def announce(
     return enqueue(store, event)
 
 
+def announce_thin(store: Store, event_type: str, *, created: int, related: Json | None, data: Json) -> list[int]:
+    """A thin event (https://docs.stripe.com/event-destinations#thin-events), sent to endpoints that name its type."""
+    event: Json = {
+        "id": ids.new("evt_test"),
+        "object": "v2.core.event",
+        "type": event_type,
+        "livemode": False,
+        "created": rfc3339(created),
+        "context": None,
+        "related_object": related,
+        "data": data,
+    }
+    wanting = [
+        e["id"] for e in store.all("webhook_endpoint") if event_type in e["enabled_events"] and wants(e, event_type)
+    ]
+    store.put(event)
+    return [delivery for endpoint in wanting for delivery in enqueue(store, event, endpoint)]
+
+
+def rfc3339(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
+
+
 def snapshot(obj: Json) -> Json:
     """The object as an event carries it: nothing expanded, nothing of the sandbox's own."""
     return {key: value for key, value in public(obj).items() if key not in INCLUDED_ON_REQUEST.get(obj["object"], ())}
@@ -99,6 +123,13 @@ def pending(store: Store, event_id: str) -> int:
     return int(row[0])
 
 
+def as_sent(store: Store, event: Json) -> Json:
+    """A snapshot event whole; of a thin one what tells where to look."""
+    if event["object"] == "event":
+        return event | {"pending_webhooks": pending(store, event["id"])}
+    return {key: value for key, value in event.items() if key != "data"}
+
+
 def _shown(ctx: Context, event: Json) -> Json:
     return event | {"pending_webhooks": pending(ctx.store, event["id"])}
 
@@ -129,6 +160,11 @@ def listed(ctx: Context, params: Json) -> Json:
     found = page(ctx, "event", params, "/v1/events", where)
     found["data"] = [_shown(ctx, event) for event in found["data"]]
     return found
+
+
+@get("/v2/core/events/{event}")
+def retrieve_thin(ctx: Context, params: Json, event: str) -> Json:
+    return ctx.need(event, "v2.core.event")
 
 
 @post("/v1/events/{event}/retry", {"webhook_endpoint": text}, lenient=True)

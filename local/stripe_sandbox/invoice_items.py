@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ids
+from . import ids, invoice_totals
 from .context import Context
 from .errors import invalid
 from .invoice_lines import amount_of
@@ -166,10 +166,7 @@ def _add_to_draft(ctx: Context, item: Json, invoice_id: str) -> None:
     ctx.save(item)
     line = line_of(item) | {"invoice": invoice_id}
     invoice["lines"]["data"].append(line)
-    subtotal = sum(entry["amount"] for entry in invoice["lines"]["data"])
-    for name in ("subtotal", "subtotal_excluding_tax", "total", "total_excluding_tax"):
-        invoice[name] = subtotal
-    invoice["amount_due"] = invoice["amount_remaining"] = max(subtotal, 0)
+    invoice_totals.reckon(ctx, invoice)
     ctx.save(invoice, "invoice.updated")
 
 

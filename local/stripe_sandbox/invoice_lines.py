@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 
 from . import ids
+from .context import Context
 from .money import shown
 from .store import Json
 
@@ -21,6 +22,13 @@ def interval_words(price: Json) -> str:
         return ""
     count, unit = recurring["interval_count"], recurring["interval"]
     return f"/ {unit}" if count == 1 else f"every {count} {unit}s"
+
+
+def item_line(ctx: Context, item: Json, subscription: str) -> Json:
+    """The line of a licensed item for its current period."""
+    product = ctx.need(item["price"]["product"], "product")
+    period = (item["current_period_start"], item["current_period_end"])
+    return line(item, item["price"], product, quantity=item["quantity"], period=period, subscription=subscription)
 
 
 def line(

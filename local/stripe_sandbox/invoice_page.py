@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from . import collection, pdf
+from . import challenges, collection, payment_methods, pdf
 from .context import Context
 from .errors import ApiError
 from .money import shown
@@ -68,9 +68,23 @@ def _show(sandbox: Sandbox, invoice: Json, status: int = 200, **form: object) ->
         total=shown(invoice["total"], currency),
         paid=shown(invoice["amount_paid"], currency),
         remaining=shown(invoice["amount_remaining"], currency),
-        payable=invoice["status"] == "open",
+        off=shown(-sum(one["amount"] for one in invoice["total_discount_amounts"]), currency)
+        if invoice["total_discount_amounts"]
+        else "",
+        tax=shown(tax, currency) if (tax := sum(one["amount"] for one in invoice["total_taxes"])) else "",
+        balance=shown(used, currency) if (used := invoice["amount_due"] - invoice["total"]) else "",
+        payable=invoice["status"] in ("open", "uncollectible"),
+        challenge=_challenge(sandbox, invoice),
         **fields,
     )
+
+
+def _challenge(sandbox: Sandbox, invoice: Json) -> str | None:
+    """Where the person can confirm the last try, if their bank asks for that."""
+    if invoice["status"] != "open" or not invoice["payments"]["data"]:
+        return None
+    intent = sandbox.store.get(invoice["payments"]["data"][0]["payment"]["payment_intent"])
+    return challenges.address_of(intent) if intent is not None else None
 
 
 async def show(request: Request) -> Response:
@@ -84,21 +98,25 @@ async def pay(request: Request) -> Response:
     invoice = _found(request)
     if invoice is None:
         return _absent(request)
-    if invoice["status"] != "open":
+    if invoice["status"] not in ("open", "uncollectible"):
         return RedirectResponse(invoice["hosted_invoice_url"], 303)
     errors = card_errors(values, needs_email=False)
     problem = ""
 
-    def work(ctx: Context) -> None:
-        refusal = collection.attempt(ctx, invoice, card_of(ctx, values), on_session=True)
+    def work(ctx: Context) -> str:
+        method = card_of(ctx, values)
+        if payment_methods.card_of(method).authenticates:
+            intent = invoice["payments"]["data"][0]["payment"]["payment_intent"]
+            return challenges.ask(ctx, "payment_intent", intent, method)
+        refusal = collection.attempt(ctx, invoice, method, on_session=True)
         if refusal is not None:
             refusal.keep = True
             raise refusal
+        return str(invoice["hosted_invoice_url"])
 
     if not any(errors.values()):
         try:
-            sandbox.run(sandbox.context(), work)
-            return RedirectResponse(invoice["hosted_invoice_url"], 303)
+            return RedirectResponse(sandbox.run(sandbox.context(), work), 303)
         except ApiError as error:
             problem = place(error, errors)
     fresh = sandbox.store.get(invoice["id"]) or invoice
@@ -153,7 +171,11 @@ def paper(invoice: Json) -> bytes:
         texts.append(text(50, y, f"and {len(lines) - 18} more lines, on the invoice's page"))
         y += 20
     rules.append(y - 8)
+    off = sum(one["amount"] for one in invoice["total_discount_amounts"])
+    tax = sum(one["amount"] for one in invoice["total_taxes"])
     for label, amount, bold in (
+        *((("Discount", -off, False),) if off else ()),
+        *((("Tax", tax, False),) if tax else ()),
         ("Total", invoice["total"], False),
         ("Amount paid", invoice["amount_paid"], False),
         ("Amount due", invoice["amount_remaining"], True),

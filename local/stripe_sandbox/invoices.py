@@ -1,192 +1,17 @@
-"""Invoices: draft, then open with a number and its links, then paid (or void, or uncollectible)."""
+"""Invoices, as callers read, make, pay and end them. What becomes of them by themselves is `invoice_life`."""
 
 from __future__ import annotations
 
-import secrets
-
-from . import collection, ids, invoice_items
+from . import collection, discounts, invoice_items, invoice_life
 from .context import Context
 from .errors import ApiError, invalid
 from .fields import apply
-from .lists import Condition, equals, inline, page, time_range
+from .lists import Condition, equals, page, time_range
 from .params import TIME_RANGE, anything, boolean, choice, integer, metadata, text
 from .payment_methods import resolve
 from .periods import HOUR
 from .routing import delete, get, listing, post
 from .store import Json
-
-# A renewal's invoice stays a draft this long, so that it can still be changed.
-DRAFT_SECONDS = HOUR
-
-
-def draft(
-    ctx: Context,
-    customer: Json,
-    lines: list[Json],
-    *,
-    reason: str,
-    currency: str,
-    period: tuple[int, int],
-    subscription: Json | None = None,
-    auto_advance: bool = True,
-    invoice_id: str | None = None,
-) -> Json:
-    """A draft invoice with its event. The caller schedules or runs finalization."""
-    invoice_id = invoice_id or ids.new("in")
-    subtotal = sum(line["amount"] for line in lines)
-    for line in lines:
-        line["invoice"] = invoice_id
-        waiting = ((line["parent"] or {}).get("invoice_item_details") or {}).get("invoice_item")
-        if waiting is not None:
-            ctx.store.put(ctx.need(waiting, "invoiceitem") | {"invoice": invoice_id})
-    now = ctx.now_of(customer)
-    parent: Json | None = None
-    if subscription is not None:
-        parent = {
-            "quote_details": None,
-            "subscription_details": {"metadata": subscription["metadata"], "subscription": subscription["id"]},
-            "type": "subscription_details",
-        }
-    invoice: Json = {
-        "id": invoice_id,
-        "object": "invoice",
-        "account_country": "US",
-        "account_name": ctx.store.setting("business_name", "Sandbox"),
-        "account_tax_ids": None,
-        "amount_due": max(subtotal, 0),
-        "amount_overpaid": 0,
-        "amount_paid": 0,
-        "amount_remaining": max(subtotal, 0),
-        "amount_shipping": 0,
-        "application": None,
-        "attempt_count": 0,
-        "attempted": False,
-        "auto_advance": auto_advance,
-        "automatic_tax": {
-            "disabled_reason": None,
-            "enabled": False,
-            "liability": None,
-            "provider": None,
-            "status": None,
-        },
-        "automatically_finalizes_at": now + DRAFT_SECONDS if auto_advance else None,
-        "billing_reason": reason,
-        "collection_method": "charge_automatically",
-        "created": now,
-        "currency": currency,
-        "custom_fields": None,
-        "customer": customer["id"],
-        "customer_account": None,
-        "customer_address": customer["address"],
-        "customer_email": customer["email"],
-        "customer_name": customer["name"],
-        "customer_phone": customer["phone"],
-        "customer_shipping": customer["shipping"],
-        "customer_tax_exempt": customer["tax_exempt"],
-        "customer_tax_ids": [],
-        "default_payment_method": None,
-        "default_source": None,
-        "default_tax_rates": [],
-        "description": None,
-        "discounts": [],
-        "due_date": None,
-        "effective_at": None,
-        "ending_balance": None,
-        "footer": customer["invoice_settings"]["footer"],
-        "from_invoice": None,
-        "hosted_invoice_url": None,
-        "invoice_pdf": None,
-        "issuer": {"type": "self"},
-        "last_finalization_error": None,
-        "latest_revision": None,
-        "lines": inline(lines, f"/v1/invoices/{invoice_id}/lines"),
-        "livemode": False,
-        "metadata": {},
-        "next_payment_attempt": now + DRAFT_SECONDS if auto_advance else None,
-        "number": None,
-        "on_behalf_of": None,
-        "parent": parent,
-        "payment_settings": {"default_mandate": None, "payment_method_options": None, "payment_method_types": None},
-        "payments": inline([], f"/v1/invoice_payments?invoice={invoice_id}"),
-        "period_end": period[1],
-        "period_start": period[0],
-        "post_payment_credit_notes_amount": 0,
-        "pre_payment_credit_notes_amount": 0,
-        "receipt_number": None,
-        "rendering": None,
-        "shipping_cost": None,
-        "shipping_details": None,
-        "starting_balance": 0,
-        "statement_descriptor": None,
-        "status": "draft",
-        "status_transitions": {
-            "finalized_at": None,
-            "marked_uncollectible_at": None,
-            "paid_at": None,
-            "voided_at": None,
-        },
-        "subtotal": subtotal,
-        "subtotal_excluding_tax": subtotal,
-        "test_clock": customer["test_clock"],
-        "total": subtotal,
-        "total_discount_amounts": [],
-        "total_excluding_tax": subtotal,
-        "total_pretax_credit_amounts": [],
-        "total_taxes": [],
-        "webhooks_delivered_at": None,
-    }
-    return ctx.create(invoice, "invoice.created")
-
-
-def finalize(ctx: Context, invoice: Json) -> Json:
-    """Gives the draft its number and links; an invoice of nothing is paid at once. Changes it in place."""
-    before = ctx.need(invoice["customer"], "customer")
-    sequence = before["next_invoice_sequence"]
-    ctx.store.put(before | {"next_invoice_sequence": sequence + 1})
-    now = ctx.now_of(before)
-    token = f"test_{invoice['id'].removeprefix('in_')}{secrets.token_hex(8)}"
-    link = f"{ctx.base_url}/i/{invoice['id']}/{token}"
-    invoice |= {
-        "number": f"{before['invoice_prefix']}-{sequence:04d}",
-        "status": "open",
-        "effective_at": now,
-        "hosted_invoice_url": link,
-        "invoice_pdf": f"{link}/pdf",
-        "automatically_finalizes_at": None,
-        "ending_balance": 0,
-        "next_payment_attempt": now if invoice["auto_advance"] and invoice["amount_due"] else None,
-        "status_transitions": invoice["status_transitions"] | {"finalized_at": now},
-        "_token": token,
-    }
-    ctx.store.cancel_jobs(invoice["id"], "finalize")
-    if invoice["amount_due"]:
-        collection.request_payment(ctx, invoice)
-    ctx.save(invoice, "invoice.finalized")
-    if not invoice["amount_due"]:
-        collection.mark_paid(ctx, invoice)
-    return invoice
-
-
-def finalize_due(ctx: Context, invoice_id: str) -> None:
-    """What an automatic invoice does when its draft time is over: finalize and collect."""
-    invoice = ctx.need(invoice_id, "invoice")
-    if invoice["status"] != "draft":
-        return
-    finalize(ctx, invoice)
-    if invoice["status"] == "open":
-        collection.attempt(ctx, invoice)
-
-
-def void(ctx: Context, invoice: Json) -> Json:
-    ctx.store.cancel_jobs(invoice["id"])
-    invoice |= {
-        "status": "void",
-        "auto_advance": False,
-        "amount_remaining": 0,
-        "next_payment_attempt": None,
-        "status_transitions": invoice["status_transitions"] | {"voided_at": ctx.now_of(invoice["customer"])},
-    }
-    return ctx.save(invoice, "invoice.voided")
 
 
 @get("/v1/invoices/{invoice}")
@@ -227,26 +52,34 @@ def listed(ctx: Context, params: Json) -> Json:
         "days_until_due": integer,
         "default_payment_method": text,
         "description": text,
+        "discounts": discounts.PARAM,
         "footer": text,
         "metadata": metadata,
-        "pending_invoice_items_behavior": choice("include", "exclude", "include_and_require"),
+        "pending_invoice_items_behavior": choice("include", "exclude"),
         "payment_settings": anything,
     },
     ["customer"],
 )
 def create(ctx: Context, params: Json) -> Json:
-    """An invoice by hand, of the customer's pending items."""
+    """An invoice by hand, empty unless pending items are asked for (with a subscription they always are)."""
     customer = ctx.need(params["customer"], "customer", param="customer")
+    subscription = None
+    if params.get("subscription"):
+        subscription = ctx.need(params["subscription"], "subscription", param="subscription")
     lines: list[Json] = []
-    if params.get("pending_invoice_items_behavior") != "exclude":
-        lines = invoice_items.take_pending(ctx, customer["id"], None)
+    if subscription is not None or params.get("pending_invoice_items_behavior") == "include":
+        lines = invoice_items.take_pending(ctx, customer["id"], subscription["id"] if subscription else None)
     currency = params.get("currency") or (lines[0]["currency"] if lines else customer["currency"] or "usd")
     now = ctx.now_of(customer)
-    invoice = draft(
+    subtotal = sum(line["amount"] for line in lines)
+    offers = discounts.offered(ctx, params.get("discounts") or [], customer, amount=subtotal, currency=currency)
+    invoice = invoice_life.draft(
         ctx,
         customer,
         lines,
         reason="manual",
+        subscription=subscription,
+        discount_ids=discounts.redeem(ctx, offers, customer) or None,
         currency=currency,
         period=(now, now),
         auto_advance=bool(params.get("auto_advance", False)),
@@ -255,7 +88,7 @@ def create(ctx: Context, params: Json) -> Json:
     if params.get("days_until_due") is not None:
         invoice["due_date"] = now + params["days_until_due"] * 24 * HOUR
     if invoice["auto_advance"]:
-        ctx.store.schedule(invoice["id"], "finalize", customer["test_clock"], now + DRAFT_SECONDS)
+        ctx.store.schedule(invoice["id"], "finalize", customer["test_clock"], now + invoice_life.DRAFT_SECONDS)
     return ctx.save(invoice)
 
 
@@ -284,7 +117,7 @@ def finalize_route(ctx: Context, params: Json, invoice: str) -> Json:
         )
     if params.get("auto_advance") is not None:
         found["auto_advance"] = params["auto_advance"]
-    return finalize(ctx, found)
+    return invoice_life.finalize(ctx, found)
 
 
 @post(
@@ -295,12 +128,12 @@ def pay(ctx: Context, params: Json, invoice: str) -> Json:
     """Collects now. Raises card_error when declined; the try stays on record."""
     found = ctx.need(invoice, "invoice")
     if found["status"] == "draft":
-        finalize(ctx, found)
+        invoice_life.finalize(ctx, found)
     if found["status"] == "paid":
         if found["amount_due"]:
             raise invalid("Invoice is already paid", code="invoice_already_paid")
         return found
-    if found["status"] != "open":
+    if found["status"] not in ("open", "uncollectible"):
         raise invalid(
             f"This invoice is {found['status']} and cannot be paid.", code="invoice_payment_intent_requires_action"
         )
@@ -317,12 +150,24 @@ def pay(ctx: Context, params: Json, invoice: str) -> Json:
     return found
 
 
+@post("/v1/invoices/{invoice}/send")
+def send(ctx: Context, params: Json, invoice: str) -> Json:
+    """Finalizes a draft and tells that it was mailed; nothing is mailed in test mode."""
+    found = ctx.need(invoice, "invoice")
+    if found["status"] == "draft":
+        invoice_life.finalize(ctx, found)
+    if found["status"] not in ("open", "paid", "uncollectible"):
+        raise invalid(f"This invoice is {found['status']} and cannot be sent.", code="invoice_not_editable")
+    ctx.emit("invoice.sent", found)
+    return found
+
+
 @post("/v1/invoices/{invoice}/void")
 def void_route(ctx: Context, params: Json, invoice: str) -> Json:
     found = ctx.need(invoice, "invoice")
     if found["status"] not in ("open", "uncollectible"):
         raise invalid("You can only pass in open or uncollectible invoices.", code="invoice_not_editable")
-    return void(ctx, found)
+    return invoice_life.void(ctx, found)
 
 
 @post("/v1/invoices/{invoice}/mark_uncollectible")
@@ -330,15 +175,7 @@ def mark_uncollectible(ctx: Context, params: Json, invoice: str) -> Json:
     found = ctx.need(invoice, "invoice")
     if found["status"] != "open":
         raise invalid("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
-    ctx.store.cancel_jobs(invoice)
-    moved = found["status_transitions"] | {"marked_uncollectible_at": ctx.now_of(found["customer"])}
-    found |= {
-        "status": "uncollectible",
-        "auto_advance": False,
-        "next_payment_attempt": None,
-        "status_transitions": moved,
-    }
-    return ctx.save(found, "invoice.marked_uncollectible")
+    return invoice_life.write_off(ctx, found)
 
 
 @delete("/v1/invoices/{invoice}")

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 Condition = tuple[str, list[Any]]
 # Sub-lists that Stripe leaves out unless `expand` names them.
-INCLUDED_ON_REQUEST = {"checkout.session": ("line_items",), "invoice": ("payments",), "charge": ("refunds",)}
+INCLUDED_ON_REQUEST = {
+    "checkout.session": ("line_items",),
+    "invoice": ("payments",),
+    "charge": ("refunds",),
+    "price": ("tiers",),
+}
 _COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 

@@ -59,7 +59,10 @@ def every(price: Json) -> str:
     return f"per {unit}" if count == 1 else f"every {count} {unit}s"
 
 
-def price_words(price: Json, quantity: int) -> str:
+def price_words(price: Json, quantity: int | None) -> str:
+    """`$29.00 / month`; of a metered price, whose quantity is None, that it follows use."""
+    if quantity is None:
+        return "usage"
     return f"{shown(amount_of(price, quantity), price['currency'])} {interval_words(price)}".strip()
 
 

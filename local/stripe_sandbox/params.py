@@ -155,7 +155,10 @@ def array(kind: Kind) -> Kind:
             return []
         if not isinstance(value, list):
             raise _bad("Invalid array", name)
-        return [kind(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
+        found = [kind(inner, f"{name}[{i}]") for i, inner in enumerate(value)]
+        if None in found:
+            raise _bad("Invalid array: an element is empty", f"{name}[{found.index(None)}]")
+        return found
 
     return check
 

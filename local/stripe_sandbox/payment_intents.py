@@ -1,199 +1,16 @@
-"""Payment intents and their charges: one try of one card for one amount."""
+"""Payment intents and charges, as callers make, confirm and read them. Charging itself is `charging`."""
 
 from __future__ import annotations
 
-from . import ids
+from . import collection
+from .charging import confirm, make
 from .context import Context
-from .errors import ApiError, invalid
-from .lists import Condition, equals, inline, page
-from .params import SHIPPING, array, boolean, choice, integer, metadata, record, text
-from .payment_methods import attach, card_of, resolve
+from .errors import invalid
+from .lists import Condition, equals, page
+from .params import SHIPPING, array, boolean, choice, integer, metadata, record, text, url
+from .payment_methods import attach, resolve
 from .routing import get, listing, post
 from .store import Json, public
-
-
-def make(
-    ctx: Context, *, amount: int, currency: str, customer: str | None, description: str | None, meta: dict[str, str]
-) -> Json:
-    intent_id = ids.new("pi")
-    intent: Json = {
-        "id": intent_id,
-        "object": "payment_intent",
-        "amount": amount,
-        "amount_capturable": 0,
-        "amount_details": {"tip": {}},
-        "amount_received": 0,
-        "application": None,
-        "application_fee_amount": None,
-        "automatic_payment_methods": None,
-        "canceled_at": None,
-        "cancellation_reason": None,
-        "capture_method": "automatic",
-        "client_secret": f"{intent_id}_secret_{ids.new('s')[2:]}",
-        "confirmation_method": "automatic",
-        "created": ctx.now_of(customer),
-        "currency": currency,
-        "customer": customer,
-        "customer_account": None,
-        "description": description,
-        "last_payment_error": None,
-        "latest_charge": None,
-        "livemode": False,
-        "metadata": meta,
-        "next_action": None,
-        "on_behalf_of": None,
-        "payment_method": None,
-        "payment_method_options": {
-            "card": {"installments": None, "network": None, "request_three_d_secure": "automatic"}
-        },
-        "payment_method_types": ["card"],
-        "processing": None,
-        "receipt_email": None,
-        "setup_future_usage": None,
-        "shipping": None,
-        "statement_descriptor": None,
-        "statement_descriptor_suffix": None,
-        "status": "requires_payment_method",
-        "transfer_data": None,
-        "transfer_group": None,
-    }
-    return ctx.create(intent, "payment_intent.created")
-
-
-def _charge(ctx: Context, intent: Json, method: Json, refusal: ApiError | None) -> Json:
-    card = card_of(method)
-    failed = refusal is not None
-    charge_id = ids.new("ch")
-    shown = method["card"]
-    decline = refusal.more.get("decline_code") if refusal else None
-    return {
-        "id": charge_id,
-        "object": "charge",
-        "amount": intent["amount"],
-        "amount_captured": 0 if failed else intent["amount"],
-        "amount_refunded": 0,
-        "application": None,
-        "application_fee": None,
-        "application_fee_amount": None,
-        "balance_transaction": None,
-        "billing_details": method["billing_details"],
-        "calculated_statement_descriptor": "SANDBOX",
-        "captured": not failed,
-        "created": ctx.now_of(intent["customer"]),
-        "currency": intent["currency"],
-        "customer": intent["customer"],
-        "description": intent["description"],
-        "disputed": False,
-        "failure_balance_transaction": None,
-        "failure_code": refusal.code if refusal else None,
-        "failure_message": refusal.message if refusal else None,
-        "fraud_details": {},
-        "livemode": False,
-        "metadata": intent["metadata"],
-        "on_behalf_of": None,
-        "outcome": {
-            "advice_code": "try_again_later" if failed else None,
-            "network_advice_code": None,
-            "network_decline_code": None,
-            "network_status": "declined_by_network" if failed else "approved_by_network",
-            "reason": decline or (refusal.code if refusal else None),
-            "risk_level": "normal",
-            "risk_score": 20,
-            "seller_message": "The bank declined the payment." if failed else "Payment complete.",
-            "type": "issuer_declined" if failed else "authorized",
-        },
-        "paid": not failed,
-        "payment_intent": intent["id"],
-        "payment_method": method["id"],
-        "payment_method_details": {
-            "card": {
-                "amount_authorized": None if failed else intent["amount"],
-                "authorization_code": None,
-                "brand": card.brand,
-                "checks": shown["checks"],
-                "country": card.country,
-                "exp_month": shown["exp_month"],
-                "exp_year": shown["exp_year"],
-                "fingerprint": shown["fingerprint"],
-                "funding": card.funding,
-                "installments": None,
-                "last4": card.last4,
-                "mandate": None,
-                "network": card.brand,
-                "network_token": {"used": False},
-                "network_transaction_id": None,
-                "regulated_status": "unregulated",
-                "three_d_secure": None,
-                "wallet": None,
-            },
-            "type": "card",
-        },
-        "receipt_email": intent["receipt_email"],
-        "receipt_number": None,
-        "receipt_url": None,
-        "refunded": False,
-        "refunds": inline([], f"/v1/charges/{charge_id}/refunds"),
-        "review": None,
-        "shipping": None,
-        "source_transfer": None,
-        "statement_descriptor": None,
-        "statement_descriptor_suffix": None,
-        "status": "failed" if failed else "succeeded",
-        "transfer_data": None,
-        "transfer_group": None,
-    }
-
-
-def confirm(ctx: Context, intent: Json, method: Json, *, on_session: bool = False) -> ApiError | None:
-    """Charges the card. Changes the intent in place; returns the refusal, if the card or its bank refused."""
-    refusal = card_of(method).refusal(on_session=on_session)
-    if refusal is not None and card_of(method).authenticates:
-        intent |= {
-            "status": "requires_action",
-            "payment_method": method["id"],
-            "next_action": {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}},
-        }
-        ctx.save(intent, "payment_intent.requires_action")
-        return refusal
-    intent["next_action"] = None
-    charge = _charge(ctx, intent, method, refusal)
-    intent["latest_charge"] = charge["id"]
-    if refusal is None:
-        intent |= {
-            "status": "succeeded",
-            "payment_method": method["id"],
-            "amount_received": intent["amount"],
-            "last_payment_error": None,
-        }
-        ctx.create(charge, "charge.succeeded")
-        ctx.save(intent, "payment_intent.succeeded")
-        return None
-    intent["status"] = "requires_payment_method"
-    intent["payment_method"] = None
-    intent["last_payment_error"] = {
-        "charge": charge["id"],
-        "code": refusal.code,
-        "doc_url": refusal.body(None)["error"].get("doc_url"),
-        "message": refusal.message,
-        "payment_method": public(method),
-        "type": refusal.kind,
-        **({"decline_code": refusal.more["decline_code"]} if "decline_code" in refusal.more else {}),
-    }
-    ctx.create(charge, "charge.failed")
-    ctx.save(intent, "payment_intent.payment_failed")
-    refusal.more |= {"charge": charge["id"]}
-    return refusal
-
-
-def fail_without_method(ctx: Context, intent: Json) -> None:
-    """A charge that could not be tried: the customer has no default card."""
-    intent["last_payment_error"] = {
-        "code": "missing",
-        "message": "The customer has no default payment method to charge.",
-        "type": "invalid_request_error",
-    }
-    ctx.save(intent, "payment_intent.payment_failed")
-
 
 _SHARED = {"description": text, "metadata": metadata, "payment_method": text, "receipt_email": text}
 
@@ -210,7 +27,7 @@ _SHARED = {"description": text, "metadata": metadata, "payment_method": text, "r
         "payment_method_types": array(text),
         "automatic_payment_methods": record({"enabled": boolean, "allow_redirects": choice("always", "never")}),
         "setup_future_usage": choice("on_session", "off_session"),
-        "return_url": text,
+        "return_url": url,
         "shipping": SHIPPING,
     },
     ["amount", "currency"],
@@ -237,10 +54,10 @@ def create(ctx: Context, params: Json) -> Json:
         intent["payment_method"] = resolve(ctx, params["payment_method"], param="payment_method")["id"]
         intent["status"] = "requires_confirmation"
     ctx.save(intent)
-    return _confirm(ctx, intent) if params.get("confirm") else intent
+    return _confirm(ctx, intent, params) if params.get("confirm") else intent
 
 
-def _confirm(ctx: Context, intent: Json) -> Json:
+def _confirm(ctx: Context, intent: Json, params: Json) -> Json:
     if intent["payment_method"] is None:
         raise invalid(
             "You cannot confirm this PaymentIntent because it's missing a payment method.",
@@ -248,7 +65,13 @@ def _confirm(ctx: Context, intent: Json) -> Json:
             "payment_intent_unexpected_state",
         )
     method = ctx.need(intent["payment_method"], "payment_method")
-    refusal = confirm(ctx, intent, method)
+    intent["_return_url"] = params.get("return_url")
+    if intent.get("_invoice"):
+        invoice = ctx.need(intent["_invoice"], "invoice")
+        refusal = collection.attempt(ctx, invoice, method)
+        intent = ctx.need(intent["id"], "payment_intent")
+    else:
+        refusal = confirm(ctx, intent, method)
     if refusal is not None and intent["status"] != "requires_action":
         refusal.keep = True
         refusal.more["payment_intent"] = public(intent)
@@ -258,7 +81,7 @@ def _confirm(ctx: Context, intent: Json) -> Json:
     return intent
 
 
-@post("/v1/payment_intents/{intent}/confirm", {"payment_method": text, "off_session": boolean, "return_url": text})
+@post("/v1/payment_intents/{intent}/confirm", {"payment_method": text, "off_session": boolean, "return_url": url})
 def confirm_route(ctx: Context, params: Json, intent: str) -> Json:
     found = ctx.need(intent, "payment_intent")
     if found["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
@@ -268,7 +91,7 @@ def confirm_route(ctx: Context, params: Json, intent: str) -> Json:
         )
     if params.get("payment_method"):
         found["payment_method"] = resolve(ctx, params["payment_method"], param="payment_method")["id"]
-    return _confirm(ctx, found)
+    return _confirm(ctx, found, params)
 
 
 @post("/v1/payment_intents/{intent}/cancel", {"cancellation_reason": text})

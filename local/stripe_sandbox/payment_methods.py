@@ -76,6 +76,20 @@ def card_of(method: Json) -> Card:
     return CARDS[method["_number"]]
 
 
+def refusal_of(method: Json, *, on_session: bool) -> ApiError | None:
+    """The error of charging it; None when it pays. A card that was set up with its bank needs no more confirming."""
+    card = card_of(method)
+    if card.authenticates == "until_set_up" and method.get("_set_up"):
+        on_session = True
+    return card.refusal(on_session=on_session)
+
+
+def set_up(ctx: Context, method: Json) -> Json:
+    """Its person has confirmed it with the bank, for now and for later."""
+    method["_set_up"] = True
+    return ctx.save(method)
+
+
 def resolve(ctx: Context, token: str, *, param: str) -> Json:
     """A stored payment method, or a new one for `pm_card_*` and `tok_*`. Raises resource_missing."""
     found = ctx.store.get(token, "payment_method")

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import calendar
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 DAY = 86_400
 HOUR = 3_600
@@ -29,3 +32,10 @@ def next_end(anchor: int, after: int, interval: str, interval_count: int) -> int
     while (end := step(anchor, interval, periods * interval_count)) <= after:
         periods += 1
     return end
+
+
+def share(amount: int, item: Mapping[str, Any], at: int) -> int:
+    """The part of an amount for the item's whole period that falls on the time after `at`, rounded half up."""
+    begin, end = item["current_period_start"], item["current_period_end"]
+    left = min(max(0, end - at), end - begin)
+    return int((Decimal(amount) * left / (end - begin)).quantize(Decimal(1), ROUND_HALF_UP))

@@ -1,63 +1,148 @@
-"""Changing what a subscription is for, with proration to the second."""
+"""Changing what a subscription is for, with proration to the second (https://docs.stripe.com/billing/subscriptions/prorations).
+
+What was billed for an item's running period, less its discounts, is credited for the time that is left, and what the
+new item costs for that time is charged: as pending invoice items, or on an invoice at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from . import collection, ids, invoice_items, invoices, subscription_start
+from . import collection, discounts, events, ids, invoice_items, invoice_life, subscription_start, usage_lines
 from .context import Context
-from .errors import invalid
-from .invoice_lines import amount_of, line
-from .periods import next_end
+from .errors import ApiError, invalid
+from .fields import merged_metadata
+from .invoice_lines import amount_of, item_line
+from .params import array, boolean, choice, integer, metadata, now_or_time, record, text
+from .periods import DAY, next_end, share
 from .prices import plan_of
 from .store import Json
+
+ITEM = record(
+    {
+        "id": text,
+        "price": text,
+        "quantity": integer,
+        "metadata": metadata,
+        "deleted": boolean,
+        "clear_usage": boolean,
+    }
+)
+FIELDS = {
+    "billing_cycle_anchor": record({"type": choice("now", "unchanged")}, required=["type"]),
+    "items": array(ITEM),
+    "proration_behavior": choice("always_invoice", "create_prorations", "none"),
+    "proration_date": integer,
+    "trial_end": now_or_time,
+}
 
 
 @dataclass
 class Change:
     """What must be invoiced at once for a change."""
 
-    invoice_now: bool
-    lines: list[Json]
+    invoice_now: bool = False
+    lines: list[Json] = field(default_factory=list)
 
-    def collect(self, ctx: Context, subscription: Json, behavior: str) -> None:
+    def draft(self, ctx: Context, subscription: Json) -> Json | None:
+        """The draft of that invoice, saved with its subscription; None if there is nothing on it."""
         if not self.invoice_now:
-            return
+            return None
         customer = ctx.need(subscription["customer"], "customer")
         lines = invoice_items.take_pending(ctx, customer["id"], subscription["id"]) + self.lines
         if not lines:
-            return
+            return None
         now = ctx.now_of(customer)
         invoice_id = ids.new("in")
-        ctx.save(subscription | {"latest_invoice": invoice_id}, "customer.subscription.updated", subscription)
-        invoice = invoices.draft(
+        after = subscription | {"latest_invoice": invoice_id}
+        ctx.save(after, "customer.subscription.updated", subscription)
+        return invoice_life.draft(
             ctx,
             customer,
             lines,
             reason="subscription_update",
             currency=subscription["currency"],
             period=(now, now),
-            subscription=subscription,
+            subscription=after,
             invoice_id=invoice_id,
         )
-        invoices.finalize(ctx, invoice)
-        if invoice["status"] == "open":
-            refusal = collection.attempt(ctx, invoice)
-            if refusal is not None and behavior == "error_if_incomplete":
-                raise refusal
+
+    def collect(self, ctx: Context, subscription: Json, behavior: str) -> None:
+        """Invoices and charges at once. Raises card_error for `error_if_incomplete`; then nothing of it stays."""
+        invoice = self.draft(ctx, subscription)
+        if invoice is None:
+            return
+        invoice_life.finalize(ctx, invoice)
+        if invoice["status"] != "open":
+            return
+        if behavior == "default_incomplete":
+            current = ctx.need(subscription["id"], "subscription")
+            ctx.save(current | {"status": "past_due"}, "customer.subscription.updated", current)
+            return
+        refusal = collection.attempt(ctx, invoice)
+        if refusal is not None and behavior == "error_if_incomplete":
+            raise refusal
+
+
+def asked(params: Json) -> bool:
+    return bool(params.get("items") or params.get("trial_end") is not None or _anchored_now(params))
+
+
+def _anchored_now(params: Json) -> bool:
+    return bool((params.get("billing_cycle_anchor") or {}).get("type") == "now")
 
 
 def apply_to(ctx: Context, subscription: Json, params: Json) -> Change:
     """Changes items, anchor or trial of the subscription in place; returns what is to be invoiced now."""
     now = ctx.now_of(subscription["customer"])
     behavior = params.get("proration_behavior") or "create_prorations"
-    items = [dict(item) for item in subscription["items"]["data"]]
+    if subscription["status"] in ("canceled", "incomplete_expired"):
+        raise ApiError("A canceled subscription cannot be changed.", code="resource_missing")
+    items, replaced = _changed_items(ctx, subscription, params.get("items") or [], now)
+    if params.get("trial_end") is not None:
+        return _move_trial(ctx, subscription, items, params["trial_end"], now)
     trialing = subscription["status"] == "trialing"
-    moved = params.get("billing_cycle_anchor") == "now"
-    prorated = behavior != "none" and not trialing and subscription["status"] != "incomplete"
+    moved = _anchored_now(params) or any(old and new and _interval(old) != _interval(new) for old, new in replaced)
+    if trialing or subscription["status"] == "incomplete":
+        # Nothing was paid for the running period, so nothing is made up for.
+        subscription["items"] = subscription["items"] | {"data": items, "total_count": len(items)}
+        return Change()
+    at = _proration_time(subscription, params, now)
+    change = Change(invoice_now=moved or behavior == "always_invoice")
+    if moved:
+        if behavior != "none":
+            for old in subscription["items"]["data"]:
+                _credit(ctx, subscription, old, at)
+        _bill_use(ctx, subscription, subscription["items"]["data"], now, change)
+        subscription["billing_cycle_anchor"] = now
+        change.lines += _new_periods(ctx, subscription, items, now)
+    else:
+        removed = [old for old, new in replaced if old and (new is None or new["price"]["id"] != old["price"]["id"])]
+        _bill_use(ctx, subscription, removed, now, change)
+        if behavior != "none":
+            for old, new in replaced:
+                if old is not None:
+                    _credit(ctx, subscription, old, at)
+                if new is not None:
+                    _debit(ctx, subscription, new, at)
+    subscription["items"] = subscription["items"] | {"data": items, "total_count": len(items)}
+    return change
+
+
+def set_items(ctx: Context, subscription: Json, wanted: list[Json]) -> None:
+    """Changes the items in place and bills nothing: for a change with the turn of the period."""
+    items, _ = _changed_items(ctx, subscription, wanted, ctx.now_of(subscription["customer"]))
+    subscription["items"] = subscription["items"] | {"data": items, "total_count": len(items)}
+
+
+def _changed_items(
+    ctx: Context, subscription: Json, wanted_items: list[Json], now: int
+) -> tuple[list[Json], list[tuple[Json | None, Json | None]]]:
+    """The items as they shall be, and the pairs (before, after) of those whose price or quantity differs."""
+    items = [dict(item) for item in subscription["items"]["data"]]
     replaced: list[tuple[Json | None, Json | None]] = []
-    for i, wanted in enumerate(params.get("items") or []):
+    for i, wanted in enumerate(wanted_items):
         old = _existing(items, wanted, i)
         if wanted.get("deleted"):
             if old is None:
@@ -70,62 +155,33 @@ def apply_to(ctx: Context, subscription: Json, params: Json) -> Change:
             price = subscription_start.recurring_price(ctx, wanted["price"], f"items[{i}][price]")
         if price is None:
             raise invalid("Missing required param: price.", f"items[{i}][price]", "parameter_missing")
+        if price["currency"] != subscription["currency"]:
+            raise invalid("All prices on a subscription must have the same currency.", f"items[{i}][price]")
+        if wanted.get("quantity") is not None and wanted["quantity"] < 0:
+            raise invalid("Invalid non-negative integer", f"items[{i}][quantity]", "parameter_invalid_integer")
         if old is None:
+            anchor = subscription["billing_cycle_anchor"]
             new = subscription_start.make_item(
-                ctx,
-                subscription["id"],
-                price,
-                wanted.get("quantity") or 1,
-                now,
-                subscription["billing_cycle_anchor"],
-                wanted.get("metadata"),
+                subscription["id"], price, wanted.get("quantity"), now, anchor, wanted.get("metadata")
             )
             items.append(new)
-        else:
-            quantity = wanted["quantity"] if wanted.get("quantity") is not None else old["quantity"]
-            new = old | {"price": price, "plan": plan_of(price), "quantity": quantity}
-            if _interval(price) != _interval(old["price"]):
-                moved = True
-            items[items.index(old)] = new
-        replaced.append((old, new))
+            replaced.append((None, new))
+            continue
+        quantity = wanted["quantity"] if wanted.get("quantity") is not None else old.get("quantity", 1)
+        new = old | {"price": events.snapshot(price), "plan": plan_of(price), "quantity": quantity}
+        if price["recurring"]["usage_type"] == "metered":
+            new.pop("quantity")
+        if "metadata" in wanted:
+            new["metadata"] = merged_metadata(old["metadata"], wanted["metadata"])
+        items[items.index(old)] = new
+        if (new["price"]["id"], new.get("quantity")) != (old["price"]["id"], old.get("quantity")):
+            replaced.append((old, new))
     if not items:
         raise invalid("A subscription must have at least one active plan.", "items")
-    if params.get("trial_end") is not None:
-        return _move_trial(ctx, subscription, items, params["trial_end"], now)
-    lines: list[Json] = []
-    if moved and not trialing:
-        for old in subscription["items"]["data"]:
-            if prorated:
-                _credit(ctx, subscription, old, now)
-        subscription["billing_cycle_anchor"] = now
-        for item in items:
-            recurring = item["price"]["recurring"]
-            item["current_period_start"] = now
-            item["current_period_end"] = next_end(now, now, recurring["interval"], recurring["interval_count"])
-            product = ctx.need(item["price"]["product"], "product")
-            period = (now, item["current_period_end"])
-            lines.append(
-                line(
-                    item,
-                    item["price"],
-                    product,
-                    quantity=item["quantity"],
-                    period=period,
-                    subscription=subscription["id"],
-                )
-            )
-    elif prorated:
-        for before, after in replaced:
-            if before is not None:
-                _credit(ctx, subscription, before, now)
-            if after is not None:
-                _debit(ctx, subscription, after, now)
-    subscription["items"] = subscription["items"] | {"data": items, "total_count": len(items)}
-    return Change((moved and not trialing) or behavior == "always_invoice", lines)
-
-
-def _interval(price: Json) -> tuple[str, int]:
-    return price["recurring"]["interval"], price["recurring"]["interval_count"]
+    used = [item["price"]["id"] for item in items]
+    if len(set(used)) < len(used):
+        raise invalid("A subscription cannot have two items with the same price.", "items")
+    return items, replaced
 
 
 def _existing(items: list[Json], wanted: Json, index: int) -> Json | None:
@@ -137,16 +193,78 @@ def _existing(items: list[Json], wanted: Json, index: int) -> Json | None:
     raise invalid(f"No such subscription_item: '{wanted['id']}'", f"items[{index}][id]", "resource_missing")
 
 
-def _share(item: Json, now: int) -> int:
-    """The item's amount for the part of its period that is left, rounded to whole minor units."""
-    whole = item["current_period_end"] - item["current_period_start"]
-    left = max(0, item["current_period_end"] - now)
-    return int(
-        Decimal(amount_of(item["price"], item["quantity"]) * left / Decimal(whole)).quantize(Decimal(1), ROUND_HALF_UP)
-    )
+def _interval(item: Json) -> tuple[str, int]:
+    recurring = item["price"]["recurring"]
+    return recurring["interval"], recurring["interval_count"]
 
 
-def _prorate(ctx: Context, subscription: Json, item: Json, now: int, amount: int, words: str) -> None:
+def _proration_time(subscription: Json, params: Json, now: int) -> int:
+    at = params.get("proration_date")
+    if at is None:
+        return now
+    begin = min(item["current_period_start"] for item in subscription["items"]["data"])
+    end = max(item["current_period_end"] for item in subscription["items"]["data"])
+    if not begin <= at <= end:
+        raise invalid("proration_date must lie within the current period.", "proration_date")
+    return int(at)
+
+
+def _new_periods(ctx: Context, subscription: Json, items: list[Json], now: int) -> list[Json]:
+    """Starts a period for each item now; returns the lines of those that are paid in advance."""
+    lines: list[Json] = []
+    for item in items:
+        item["current_period_start"] = now
+        item["current_period_end"] = next_end(now, now, *_interval(item))
+        if not usage_lines.is_metered(item):
+            lines.append(item_line(ctx, item, subscription["id"]))
+    return lines
+
+
+def _bill_use(ctx: Context, subscription: Json, items: list[Json], now: int, change: Change) -> None:
+    """What was used of metered items up to now, when their period ends early: on the invoice, or pending."""
+    for item in items:
+        if not usage_lines.is_metered(item):
+            continue
+        period = (item["current_period_start"], now)
+        for line in usage_lines.lines(ctx, subscription["customer"], item, period, subscription["id"]):
+            if change.invoice_now:
+                change.lines.append(line)
+            elif line["amount"]:
+                invoice_items.add(
+                    ctx,
+                    subscription["customer"],
+                    amount=line["amount"],
+                    currency=line["currency"],
+                    description=line["description"],
+                    period=period,
+                    price=item["price"],
+                    subscription=subscription["id"],
+                )
+
+
+def credit_rest(ctx: Context, subscription: Json, at: int) -> None:
+    """Credits what was paid for time after `at`, for a subscription that ends then."""
+    for item in subscription["items"]["data"]:
+        _credit(ctx, subscription, item, at)
+
+
+def _credit(ctx: Context, subscription: Json, item: Json, at: int) -> None:
+    """Credits what was billed for the item's period, less discounts: an item changed without proration as it was."""
+    billed = (subscription.get("_net") or {}).get(item["id"], 0)
+    if billed:
+        _prorate(ctx, subscription, item, at, -share(billed, item, at), "Unused time on")
+
+
+def _debit(ctx: Context, subscription: Json, item: Json, at: int) -> None:
+    if usage_lines.is_metered(item):
+        return
+    whole = amount_of(item["price"], item["quantity"])
+    cost = discounts.net(ctx, whole, item["price"]["product"], subscription["discounts"])
+    subscription["_net"] = (subscription.get("_net") or {}) | {item["id"]: cost}
+    _prorate(ctx, subscription, item, at, share(cost, item, at), "Remaining time on")
+
+
+def _prorate(ctx: Context, subscription: Json, item: Json, at: int, amount: int, words: str) -> None:
     product = ctx.need(item["price"]["product"], "product")
     quantity = f"{item['quantity']} × " if item["quantity"] != 1 else ""
     invoice_items.add(
@@ -154,8 +272,8 @@ def _prorate(ctx: Context, subscription: Json, item: Json, now: int, amount: int
         subscription["customer"],
         amount=amount,
         currency=item["price"]["currency"],
-        description=f"{words} {quantity}{product['name']}",
-        period=(now, item["current_period_end"]),
+        description=f"{words} {quantity}{product['name']} after {datetime.fromtimestamp(at, UTC):%d %b %Y}",
+        period=(at, item["current_period_end"]),
         price=item["price"],
         quantity=item["quantity"],
         subscription=subscription["id"],
@@ -163,45 +281,24 @@ def _prorate(ctx: Context, subscription: Json, item: Json, now: int, amount: int
     )
 
 
-def _credit(ctx: Context, subscription: Json, item: Json, now: int) -> None:
-    _prorate(ctx, subscription, item, now, -_share(item, now), "Unused time on")
-
-
-def _debit(ctx: Context, subscription: Json, item: Json, now: int) -> None:
-    _prorate(ctx, subscription, item, now, _share(item, now), "Remaining time on")
-
-
 def _move_trial(ctx: Context, subscription: Json, items: list[Json], trial_end: int | str, now: int) -> Change:
+    subscription["items"] = subscription["items"] | {"data": items, "total_count": len(items)}
     if trial_end == "now":
         if subscription["status"] != "trialing":
-            raise invalid("This subscription has no trial to end.", "trial_end")
+            return Change()
         subscription |= {"status": "active", "trial_end": now, "billing_cycle_anchor": now}
-        lines: list[Json] = []
-        for item in items:
-            recurring = item["price"]["recurring"]
-            item["current_period_start"] = now
-            item["current_period_end"] = next_end(now, now, recurring["interval"], recurring["interval_count"])
-            product = ctx.need(item["price"]["product"], "product")
-            period = (now, item["current_period_end"])
-            lines.append(
-                line(
-                    item,
-                    item["price"],
-                    product,
-                    quantity=item["quantity"],
-                    period=period,
-                    subscription=subscription["id"],
-                )
-            )
-        subscription["items"] = subscription["items"] | {"data": items}
-        return Change(True, lines)
+        ctx.store.cancel_jobs(subscription["id"], "trial_will_end")
+        return Change(True, _new_periods(ctx, subscription, items, now))
     end = int(trial_end)
     if end <= now:
         raise invalid("The trial end must be in the future.", "trial_end")
+    if subscription["status"] not in ("trialing", "active"):
+        raise invalid(f"A subscription with status {subscription['status']} cannot begin a trial.", "trial_end")
+    if subscription["status"] == "active":
+        credit_rest(ctx, subscription, now)
     for item in items:
         item["current_period_end"] = end
-    subscription |= {"status": "trialing", "trial_end": end, "billing_cycle_anchor": end}
+    subscription |= {"status": "trialing", "trial_end": end, "billing_cycle_anchor": end, "_net": {}}
     subscription["trial_start"] = subscription["trial_start"] or now
-    subscription["items"] = subscription["items"] | {"data": items}
-    ctx.store.schedule(subscription["id"], "trial_will_end", subscription["test_clock"], max(now, end - 3 * 86_400))
-    return Change(False, [])
+    ctx.store.schedule(subscription["id"], "trial_will_end", subscription["test_clock"], max(now, end - 3 * DAY))
+    return Change()

@@ -6,7 +6,7 @@ import secrets
 
 from . import ids
 from .context import Context
-from .errors import invalid
+from .errors import absent_parameter, invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, equals, page
 from .params import array, boolean, choice, integer, metadata, record, text, url
@@ -26,6 +26,10 @@ _FLOW = record(
     {
         "type": text,
         "subscription_cancel": record({"subscription": text}),
+        "subscription_update": record({"subscription": text}),
+        "subscription_update_confirm": record(
+            {"subscription": text, "items": array(record({"id": text, "price": text, "quantity": integer}))}
+        ),
         "after_completion": record(
             {
                 "type": choice("hosted_confirmation", "portal_homepage", "redirect"),
@@ -218,17 +222,11 @@ def _flow(ctx: Context, given: Json | None, customer: Json) -> Json | None:
     if not given:
         return None
     kind = given.get("type")
-    if kind not in ("payment_method_update", "subscription_cancel"):
-        raise invalid("This sandbox knows the flows payment_method_update and subscription_cancel.", "flow_data[type]")
-    chosen = given.get("subscription_cancel")
-    if kind == "subscription_cancel":
-        name = "flow_data[subscription_cancel][subscription]"
-        if not chosen or not chosen.get("subscription"):
-            raise invalid(f"Missing required param: {name}.", name, "parameter_missing")
-        subscription = ctx.need(chosen["subscription"], "subscription", param=name)
-        if subscription["customer"] != customer["id"]:
-            raise invalid(f"No such subscription: '{chosen['subscription']}'", name, "resource_missing")
-        chosen = {"retention": None, "subscription": subscription["id"]}
+    if kind not in _FLOWS:
+        raise invalid(f"This sandbox knows the flows {', '.join(_FLOWS)}.", "flow_data[type]")
+    chosen: dict[str, Json | None] = dict.fromkeys(_FLOWS)
+    if kind != "payment_method_update":
+        chosen[kind] = _flow_target(ctx, kind, given.get(kind) or {}, customer)
     after = given.get("after_completion") or {}
     if after.get("type") == "redirect" and not after.get("redirect"):
         name = "flow_data[after_completion][redirect]"
@@ -240,9 +238,33 @@ def _flow(ctx: Context, given: Json | None, customer: Json) -> Json | None:
             "type": after.get("type") or "portal_homepage",
         },
         "customer_update": None,
-        "subscription_cancel": chosen,
+        "subscription_cancel": chosen["subscription_cancel"],
         "subscription_pause": None,
-        "subscription_update": None,
-        "subscription_update_confirm": None,
+        "subscription_update": chosen["subscription_update"],
+        "subscription_update_confirm": chosen["subscription_update_confirm"],
         "type": kind,
     }
+
+
+_FLOWS = ("payment_method_update", "subscription_cancel", "subscription_update", "subscription_update_confirm")
+
+
+def _flow_target(ctx: Context, kind: str, given: Json, customer: Json) -> Json:
+    """The subscription that a flow is about, the customer's own; of a confirmation its one item and new price too."""
+    name = f"flow_data[{kind}][subscription]"
+    if not given.get("subscription"):
+        raise absent_parameter(name)
+    subscription = ctx.need(given["subscription"], "subscription", param=name)
+    if subscription["customer"] != customer["id"]:
+        raise invalid(f"No such subscription: '{given['subscription']}'", name, "resource_missing")
+    if kind == "subscription_cancel":
+        return {"retention": None, "subscription": subscription["id"]}
+    if kind == "subscription_update":
+        return {"subscription": subscription["id"]}
+    items = given.get("items") or []
+    name = f"flow_data[{kind}][items]"
+    if len(items) != 1 or not items[0].get("price"):
+        raise invalid("Give one item with its new price.", name)
+    ctx.need(items[0]["price"], "price", param=f"{name}[0][price]")
+    item = {"id": items[0].get("id"), "price": items[0]["price"], "quantity": items[0].get("quantity") or 1}
+    return {"discounts": None, "items": [item], "subscription": subscription["id"]}

@@ -5,16 +5,15 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from . import collection, customers, lifecycle, payment_methods
+from . import challenges, customers, lifecycle, payment_methods, portal_change_page
 from .context import Context
 from .errors import ApiError
 from .money import shown
-from .page_kit import blank, card_errors, card_of, date, html, message, place, price_words, sticky, typed
+from .page_kit import blank, card_errors, card_of, date, html, place, price_words, sticky, typed
+from .portal_visit import Visit, done, ending
 from .sandbox import Sandbox
 from .store import Json
-from .subscription_status import end
 
-_OPEN_SECONDS = 24 * 3600
 _STATES = {
     "active": ("Active", "good"),
     "trialing": ("Trial", "good"),
@@ -28,50 +27,10 @@ NOTICES = {
     "ended": "Your plan has been cancelled.",
     "resumed": "Your plan will renew as before.",
     "card": "Your card has been updated.",
+    "changed": "Your plan has been changed.",
+    "scheduled": "Your plan will change at the end of the period.",
+    "card_failed": "Your bank did not confirm the card, so it was not saved.",
 }
-
-
-class _Visit:
-    """An open portal session, or the page that says why there is none."""
-
-    def __init__(self, request: Request) -> None:
-        self.sandbox: Sandbox = request.app.state.sandbox
-        store = self.sandbox.store
-        session = store.get(request.path_params["session"], "billing_portal.session")
-        self.refused: Response | None = None
-        if session is None or session["_token"] != request.path_params["token"]:
-            self.refused = message(self.sandbox, "Page not found", "This link is not valid.", status=404)
-            return
-        self.session: Json = session
-        self.base = f"/p/session/{session['id']}/{session['_token']}"
-        customer = store.get(session["customer"], "customer")
-        if customer is None or self._now(customer) > session["created"] + _OPEN_SECONDS:
-            text = "Open billing again from the site you came from."
-            self.refused = message(self.sandbox, "This link has expired", text, link=session["return_url"], status=410)
-            return
-        self.customer: Json = customer
-        configuration = store.get(session["configuration"])
-        self.features: Json = (configuration or {})["features"]
-
-    def _now(self, customer: Json) -> int:
-        return self.sandbox.context().now_of(customer)
-
-    def subscription(self, wanted: str | None) -> Json | None:
-        for subscription in self.live():
-            if subscription["id"] == wanted:
-                return subscription
-        return None
-
-    def live(self) -> list[Json]:
-        every = self.sandbox.store.all("subscription", customer=self.customer["id"])
-        return [subscription for subscription in reversed(every) if subscription["ended_at"] is None]
-
-    def common(self) -> Json:
-        return {"session": self.session, "base": self.base, "customer": self.customer, "features": self.features}
-
-
-def _ending(subscription: Json) -> bool:
-    return subscription["cancel_at"] is not None
 
 
 def _plan(sandbox: Sandbox, subscription: Json, features: Json) -> Json:
@@ -79,7 +38,7 @@ def _plan(sandbox: Sandbox, subscription: Json, features: Json) -> Json:
     names = [(sandbox.store.get(item["price"]["product"]) or {}).get("name", "") for item in items]
     state, tone = _STATES[subscription["status"]]
     until = min(item["current_period_end"] for item in items)
-    if _ending(subscription):
+    if ending(subscription):
         state, tone, when = "Cancels soon", "plain", f"Cancels on {date(subscription['cancel_at'])}."
     elif subscription["status"] == "trialing":
         when = f"Free until {date(subscription['trial_end'])}."
@@ -90,26 +49,38 @@ def _plan(sandbox: Sandbox, subscription: Json, features: Json) -> Json:
     return {
         "id": subscription["id"],
         "name": " + ".join(names),
-        "price": " + ".join(price_words(item["price"], item["quantity"]) for item in items),
+        "price": " + ".join(price_words(item["price"], item.get("quantity")) for item in items),
         "state": state,
         "tone": tone,
         "when": when,
-        "can_resume": _ending(subscription),
+        "can_resume": ending(subscription),
         "can_cancel": features["subscription_cancel"]["enabled"],
+        "can_change": portal_change_page.can_change(subscription, features),
     }
 
 
+def _first_page(visit: Visit, flow: Json) -> str | None:
+    """Where a flow leads at once."""
+    kind = flow["type"]
+    if kind == "payment_method_update":
+        return "card"
+    wanted = flow[kind]["subscription"]
+    if visit.subscription(wanted) is None:
+        return None
+    if kind == "subscription_update_confirm":
+        return f"change/confirm?subscription={wanted}&price={flow[kind]['items'][0]['price']}"
+    return f"{'cancel' if kind == 'subscription_cancel' else 'change'}?subscription={wanted}"
+
+
 async def show(request: Request) -> Response:
-    visit = _Visit(request)
+    visit = Visit(request)
     if visit.refused is not None:
         return visit.refused
     flow = visit.session["flow"]
     if flow is not None and "at" not in request.query_params and "done" not in request.query_params:
-        if flow["type"] == "payment_method_update":
-            return RedirectResponse(f"{visit.base}/card", 303)
-        wanted = flow["subscription_cancel"]["subscription"]
-        if visit.subscription(wanted) is not None:
-            return RedirectResponse(f"{visit.base}/cancel?subscription={wanted}", 303)
+        first = _first_page(visit, flow)
+        if first is not None:
+            return RedirectResponse(f"{visit.base}/{first}", 303)
     store = visit.sandbox.store
     method_id = visit.customer["invoice_settings"]["default_payment_method"]
     for subscription in visit.live():
@@ -143,7 +114,7 @@ async def show(request: Request) -> Response:
     )
 
 
-def _at_period_end(visit: _Visit, subscription: Json) -> bool:
+def _at_period_end(visit: Visit, subscription: Json) -> bool:
     return visit.features["subscription_cancel"]["mode"] == "at_period_end" and subscription["status"] in (
         "active",
         "trialing",
@@ -152,7 +123,7 @@ def _at_period_end(visit: _Visit, subscription: Json) -> bool:
 
 
 async def ask_cancel(request: Request) -> Response:
-    visit = _Visit(request)
+    visit = Visit(request)
     if visit.refused is not None:
         return visit.refused
     subscription = visit.subscription(request.query_params.get("subscription"))
@@ -167,26 +138,26 @@ async def ask_cancel(request: Request) -> Response:
     return html(visit.sandbox, "portal_cancel.html", **visit.common(), sub=plan, consequence=consequence)
 
 
-def _done(visit: _Visit, what: str) -> Response:
-    flow = visit.session["flow"]
-    if flow is not None and flow["after_completion"]["type"] == "redirect":
-        return RedirectResponse(flow["after_completion"]["redirect"]["return_url"], 303)
-    return RedirectResponse(f"{visit.base}?done={what}", 303)
-
-
 async def cancel(request: Request) -> Response:
     """Flexible billing sets `cancel_at` alone; classic sets the flag beside it, as Stripe's portal does."""
-    visit = _Visit(request)
+    visit = Visit(request)
     if visit.refused is not None:
         return visit.refused
     subscription = visit.subscription(str((await request.form()).get("subscription")))
     if subscription is None or not visit.features["subscription_cancel"]["enabled"]:
         return RedirectResponse(visit.base, 303)
     if not _at_period_end(visit, subscription):
-        visit.sandbox.run(visit.sandbox.context(), lambda ctx: end(ctx, subscription, reason="cancellation_requested"))
-        return _done(visit, "ended")
-    if _ending(subscription):
-        return _done(visit, "canceled")
+        behavior = visit.features["subscription_cancel"]["proration_behavior"]
+
+        def at_once(ctx: Context) -> None:
+            lifecycle.close(
+                ctx, subscription, prorate=behavior != "none", bill=behavior == "always_invoice", at_once=True
+            )
+
+        visit.sandbox.run(visit.sandbox.context(), at_once)
+        return done(visit, "ended")
+    if ending(subscription):
+        return done(visit, "canceled")
 
     def work(ctx: Context) -> None:
         after = subscription | {
@@ -199,15 +170,15 @@ async def cancel(request: Request) -> Response:
         lifecycle.schedule(ctx, after)
 
     visit.sandbox.run(visit.sandbox.context(), work)
-    return _done(visit, "canceled")
+    return done(visit, "canceled")
 
 
 async def resume(request: Request) -> Response:
-    visit = _Visit(request)
+    visit = Visit(request)
     if visit.refused is not None:
         return visit.refused
     subscription = visit.subscription(str((await request.form()).get("subscription")))
-    if subscription is None or not _ending(subscription):
+    if subscription is None or not ending(subscription):
         return RedirectResponse(visit.base, 303)
 
     def work(ctx: Context) -> None:
@@ -221,11 +192,11 @@ async def resume(request: Request) -> Response:
         lifecycle.schedule(ctx, after)
 
     visit.sandbox.run(visit.sandbox.context(), work)
-    return _done(visit, "resumed")
+    return done(visit, "resumed")
 
 
 async def ask_card(request: Request) -> Response:
-    visit = _Visit(request)
+    visit = Visit(request)
     if visit.refused is not None:
         return visit.refused
     return html(visit.sandbox, "portal_card.html", **visit.common(), values=blank(), errors=blank(), problem="")
@@ -233,28 +204,24 @@ async def ask_card(request: Request) -> Response:
 
 async def save_card(request: Request) -> Response:
     """A new default card; what is owed is tried with it at once."""
-    visit = _Visit(request)
+    visit = Visit(request)
     if visit.refused is not None:
         return visit.refused
     values = typed(await request.form())
     errors = card_errors(values, needs_email=False)
     problem = ""
 
-    def work(ctx: Context) -> None:
-        method = payment_methods.attach(ctx, card_of(ctx, values)["id"], visit.customer)
-        customers.set_default_payment_method(ctx, visit.customer["id"], method["id"])
-        for subscription in visit.live():
-            ctx.save(
-                subscription | {"default_payment_method": method["id"]}, "customer.subscription.updated", subscription
-            )
-        for invoice in ctx.store.all("invoice", customer=visit.customer["id"]):
-            if invoice["status"] == "open" and invoice["auto_advance"]:
-                collection.attempt(ctx, invoice, on_session=True)
+    def work(ctx: Context) -> str | None:
+        method = card_of(ctx, values)
+        if payment_methods.card_of(method).authenticates:
+            return challenges.ask(ctx, "portal_card", visit.customer["id"], method, back=visit.base)
+        customers.use_card(ctx, visit.customer, method)
+        return None
 
     if not any(errors.values()):
         try:
-            visit.sandbox.run(visit.sandbox.context(), work)
-            return _done(visit, "card")
+            challenge = visit.sandbox.run(visit.sandbox.context(), work)
+            return done(visit, "card") if challenge is None else RedirectResponse(challenge, 303)
         except ApiError as error:
             problem = place(error, errors)
     shown_again = sticky(values)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from . import ids, products
 from .context import Context
-from .errors import ApiError, absent_parameter, invalid
+from .errors import absent_parameter, invalid
 from .fields import apply, merged_metadata
 from .lists import Condition, equals, page
 from .params import anything, array, boolean, checked, choice, decimal_text, integer, mapping, metadata, record, text
@@ -75,6 +75,11 @@ def make_price(ctx: Context, params: Json) -> Json:
     """Creates a price. Takes checked parameters; `product` is an id."""
     amount, decimal = params.get("unit_amount"), params.get("unit_amount_decimal")
     tiers = params.get("tiers")
+    tiered = params.get("billing_scheme") == "tiered"
+    if tiered != (tiers is not None) or tiered != (params.get("tiers_mode") is not None):
+        raise invalid("`billing_scheme: tiered`, `tiers` and `tiers_mode` go together.", "tiers", "parameter_missing")
+    if tiered and (amount is not None or decimal is not None):
+        raise invalid("A tiered price has its amounts in its tiers.", "unit_amount")
     if tiers is None and amount is None and decimal is None:
         raise absent_parameter("unit_amount")
     if amount is not None and decimal is not None:
@@ -97,6 +102,12 @@ def make_price(ctx: Context, params: Json) -> Json:
         }
         if recurring["usage_type"] == "metered" and recurring["meter"] is None:
             raise invalid("Metered prices must be backed by a meter.", "recurring[meter]")
+        if recurring["meter"] is not None:
+            if recurring["usage_type"] != "metered":
+                raise invalid("Only metered prices have a meter.", "recurring[meter]")
+            ctx.need(recurring["meter"], "billing.meter", param="recurring[meter]")
+    if tiered and (recurring is None or recurring["usage_type"] != "metered"):
+        raise invalid("This sandbox knows tiers of metered prices only.", "billing_scheme")
     price_id = ids.new("price")
     if params.get("lookup_key"):
         _take_lookup_key(ctx, params["lookup_key"], transfer=bool(params.get("transfer_lookup_key")), owner=price_id)
@@ -122,8 +133,35 @@ def make_price(ctx: Context, params: Json) -> Json:
         "unit_amount_decimal": decimal if decimal is not None else (None if amount is None else str(amount)),
     }
     if tiers is not None:
-        price["_tiers"] = tiers
+        price["tiers"] = _checked_tiers(tiers)
     return ctx.create(price, "price.created")
+
+
+def _checked_tiers(given: list[Json]) -> list[Json]:
+    """Tiers in rising order, the last without an end, each with an amount."""
+    tiers: list[Json] = []
+    before = 0
+    for i, tier in enumerate(given):
+        name = f"tiers[{i}]"
+        last = i == len(given) - 1
+        up_to = None if tier["up_to"] == "inf" else integer(tier["up_to"], f"{name}[up_to]")
+        if last != (up_to is None) or (up_to is not None and up_to <= before):
+            raise invalid("Tiers rise, and the last one's `up_to` is `inf`.", f"{name}[up_to]")
+        before = up_to or before
+        made: Json = {"up_to": up_to}
+        for kind in ("flat_amount", "unit_amount"):
+            whole, exact = tier.get(kind), tier.get(f"{kind}_decimal")
+            if whole is not None and exact is not None:
+                raise invalid(f"You may only specify one of {kind} and {kind}_decimal.", f"{name}[{kind}]")
+            if exact is None and whole is not None:
+                exact = str(whole)
+            if exact is not None and Decimal(exact) == int(Decimal(exact)):
+                whole = int(Decimal(exact))
+            made |= {kind: whole, f"{kind}_decimal": exact}
+        if made["flat_amount_decimal"] is None and made["unit_amount_decimal"] is None:
+            raise invalid("Each tier needs a unit_amount or a flat_amount.", name, "parameter_missing")
+        tiers.append(made)
+    return tiers
 
 
 @post(
@@ -140,8 +178,6 @@ def make_price(ctx: Context, params: Json) -> Json:
     ["currency"],
 )
 def create(ctx: Context, params: Json) -> Json:
-    if params.get("tiers") is not None or params.get("billing_scheme") == "tiered":
-        raise ApiError("This sandbox prices per unit only.", param="billing_scheme")
     if params.get("product"):
         ctx.need(params["product"], "product", param="product")
     elif params.get("product_data") is not None:

@@ -35,6 +35,11 @@ CREATE TABLE IF NOT EXISTS deliveries (
   attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL, last_status INTEGER, last_error TEXT);
 CREATE INDEX IF NOT EXISTS deliveries_event ON deliveries (event);
 CREATE INDEX IF NOT EXISTS deliveries_status ON deliveries (status, next_at);
+CREATE TABLE IF NOT EXISTS meter_events (
+  identifier TEXT NOT NULL, event_name TEXT NOT NULL, customer TEXT, at INTEGER NOT NULL, value TEXT NOT NULL,
+  created INTEGER NOT NULL, problem TEXT);
+CREATE INDEX IF NOT EXISTS meter_events_identifier ON meter_events (identifier);
+CREATE INDEX IF NOT EXISTS meter_events_use ON meter_events (customer, event_name, at);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -48,6 +53,10 @@ _PARENT: dict[str, Callable[[Json], Any]] = {
     "event": lambda o: o.get("type"),
     "checkout.session": lambda o: o.get("subscription"),
     "customer": lambda o: o.get("email"),
+    "promotion_code": lambda o: o["code"].upper(),
+    "billing.meter": lambda o: o["event_name"],
+    "refund": lambda o: o.get("charge"),
+    "dispute": lambda o: o.get("charge"),
 }
 
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from . import collection, ids, invoice_items, invoices, lifecycle
+from . import collection, discounts, events, ids, invoice_items, invoice_life, invoice_totals, lifecycle
 from .context import Context
-from .errors import invalid
+from .discounts import Offer
+from .errors import absent_parameter, invalid
 from .fields import merged_metadata
-from .invoice_lines import amount_of, line
+from .invoice_lines import amount_of, item_line, line
 from .lists import inline
-from .payment_methods import card_of
+from .payment_methods import refusal_of
 from .periods import DAY, HOUR, next_end
 from .prices import plan_of
 from .store import Json
+from .usage_lines import is_metered
 
 FIRST_PAYMENT_SECONDS = 23 * HOUR
 
 
 def make_item(
-    ctx: Context, subscription_id: str, price: Json, quantity: int, start: int, anchor: int, meta: Any
+    subscription_id: str, price: Json, quantity: int | None, start: int, anchor: int, meta: dict[str, str] | None
 ) -> Json:
     recurring = price["recurring"]
-    return {
+    item: Json = {
         "id": ids.new("si"),
         "object": "subscription_item",
         "billing_thresholds": None,
@@ -32,11 +32,15 @@ def make_item(
         "discounts": [],
         "metadata": merged_metadata({}, meta or {}),
         "plan": plan_of(price),
-        "price": price,
-        "quantity": quantity,
+        "price": events.snapshot(price),
         "subscription": subscription_id,
         "tax_rates": [],
     }
+    if recurring["usage_type"] == "licensed":
+        item["quantity"] = 1 if quantity is None else quantity
+    elif quantity is not None:
+        raise invalid("Quantities of metered prices come from their meter.", "quantity")
+    return item
 
 
 def recurring_price(ctx: Context, price_id: str, param: str) -> Json:
@@ -47,11 +51,26 @@ def recurring_price(ctx: Context, price_id: str, param: str) -> Json:
             f" `type=recurring`: {price_id}",
             param,
         )
-    if price["recurring"]["usage_type"] == "metered":
-        raise invalid("This sandbox bills licensed prices only.", param)
     if not price["active"]:
         raise invalid("The price specified is inactive. This field only accepts active prices.", param)
     return price
+
+
+def chosen_items(ctx: Context, given: list[Json], name: str = "items") -> list[Json]:
+    """The items of a new subscription, as `start` takes them."""
+    chosen: list[Json] = []
+    for i, item in enumerate(given):
+        if not item.get("price"):
+            raise absent_parameter(f"{name}[{i}][price]")
+        price = recurring_price(ctx, item["price"], f"{name}[{i}][price]")
+        chosen.append({"price": price, "quantity": item.get("quantity"), "metadata": item.get("metadata")})
+    return chosen
+
+
+def first_amount(items: list[Json]) -> int:
+    """What these items cost for their first period, before discounts; of metered ones nothing is known yet."""
+    licensed = [item for item in items if item["price"]["recurring"]["usage_type"] == "licensed"]
+    return sum(amount_of(item["price"], item.get("quantity") or 1) for item in licensed)
 
 
 def start(
@@ -67,6 +86,10 @@ def start(
     description: str | None = None,
     missing_method: str = "create_invoice",
     on_session: bool = False,
+    offers: list[Offer] | None = None,
+    session: str | None = None,
+    taxed: bool = False,
+    keeps_method: bool = False,
 ) -> Json:
     """Creates a subscription and its first invoice, and collects it. Raises card_error for `error_if_incomplete`.
 
@@ -77,7 +100,7 @@ def start(
     anchor = trial_end if trialing and trial_end is not None else now
     subscription_id, invoice_id = ids.new("sub"), ids.new("in")
     made = [
-        make_item(ctx, subscription_id, item["price"], item.get("quantity") or 1, now, anchor, item.get("metadata"))
+        make_item(subscription_id, item["price"], item.get("quantity"), now, anchor, item.get("metadata"))
         for item in items
     ]
     if len({item["price"]["currency"] for item in made}) > 1:
@@ -85,10 +108,14 @@ def start(
     if trialing:
         for item in made:
             item["current_period_end"] = anchor
-    waiting = invoice_items.take_pending(ctx, customer["id"], subscription_id)
-    due = max(0, sum(entry["amount"] for entry in waiting) + (0 if trialing else sum(_amount(item) for item in made)))
+    redeemed = discounts.redeem(ctx, offers or [], customer, subscription=subscription_id, session=session)
+    lines = invoice_items.take_pending(ctx, customer["id"], subscription_id)
+    lines += [_first_line(ctx, subscription_id, item, trialing) for item in made if not is_metered(item)]
+    own = [customer["discount"]["id"]] if customer["discount"] else []
+    applied = redeemed or discounts.running(ctx, own, now)
+    due = invoice_totals.due(ctx, customer, lines, applied, taxed=taxed)
     chosen = method or customer["invoice_settings"]["default_payment_method"]
-    refusal = card_of(ctx.need(chosen, "payment_method")).refusal(on_session=on_session) if chosen else None
+    refusal = refusal_of(ctx.need(chosen, "payment_method"), on_session=on_session) if chosen else None
     pays = due == 0 or (chosen is not None and refusal is None)
     if due and behavior == "default_incomplete":
         pays = False
@@ -104,7 +131,11 @@ def start(
         "object": "subscription",
         "application": None,
         "application_fee_percent": None,
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
+        "automatic_tax": {
+            "disabled_reason": None,
+            "enabled": taxed,
+            "liability": {"type": "self"} if taxed else None,
+        },
         "billing_cycle_anchor": anchor,
         "billing_cycle_anchor_config": None,
         "billing_mode": {
@@ -128,7 +159,7 @@ def start(
         "default_source": None,
         "default_tax_rates": [],
         "description": description,
-        "discounts": [],
+        "discounts": redeemed,
         "ended_at": None,
         "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
         "items": inline(made, f"/v1/subscription_items?subscription={subscription_id}") | {"total_count": len(made)},
@@ -141,7 +172,7 @@ def start(
         "payment_settings": {
             "payment_method_options": None,
             "payment_method_types": None,
-            "save_default_payment_method": "off",
+            "save_default_payment_method": "on_subscription" if keeps_method else "off",
         },
         "pending_invoice_item_interval": None,
         "pending_setup_intent": None,
@@ -154,10 +185,10 @@ def start(
         "trial_end": trial_end if trialing else None,
         "trial_settings": {"end_behavior": {"missing_payment_method": missing_method}},
         "trial_start": now if trialing else None,
+        "_net": {},
     }
     ctx.create(subscription, "customer.subscription.created")
-    lines = waiting + [_first_line(ctx, subscription, item, trialing) for item in made]
-    invoice = invoices.draft(
+    invoice = invoice_life.draft(
         ctx,
         customer,
         lines,
@@ -167,7 +198,7 @@ def start(
         subscription=subscription,
         invoice_id=invoice_id,
     )
-    invoices.finalize(ctx, invoice)
+    invoice_life.finalize(ctx, invoice)
     if invoice["status"] == "open" and behavior != "default_incomplete":
         collection.attempt(
             ctx, invoice, ctx.store.get(chosen, "payment_method") if chosen else None, on_session=on_session
@@ -184,11 +215,9 @@ def start(
     return subscription
 
 
-def _amount(item: Json) -> int:
-    return amount_of(item["price"], item["quantity"])
-
-
-def _first_line(ctx: Context, subscription: Json, item: Json, trialing: bool) -> Json:
+def _first_line(ctx: Context, subscription_id: str, item: Json, trialing: bool) -> Json:
+    if not trialing:
+        return item_line(ctx, item, subscription_id)
     product = ctx.need(item["price"]["product"], "product")
     return line(
         item,
@@ -196,9 +225,9 @@ def _first_line(ctx: Context, subscription: Json, item: Json, trialing: bool) ->
         product,
         quantity=item["quantity"],
         period=(item["current_period_start"], item["current_period_end"]),
-        amount=0 if trialing else None,
-        description=f"Trial period for {product['name']}" if trialing else None,
-        subscription=subscription["id"],
+        amount=0,
+        description=f"Trial period for {product['name']}",
+        subscription=subscription_id,
     )
 
 

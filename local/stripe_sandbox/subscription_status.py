@@ -18,7 +18,7 @@ def after_payment(ctx: Context, invoice: Json) -> None:
     subscription = of_invoice(ctx, invoice)
     if subscription is None or subscription["status"] not in ("incomplete", "past_due", "unpaid"):
         return
-    if subscription["status"] != "incomplete" and subscription["latest_invoice"] != invoice["id"]:
+    if subscription["status"] != "incomplete" and not _is_latest(ctx, subscription, invoice):
         return
     ctx.store.cancel_jobs(subscription["id"], "expire")
     trial = subscription["trial_end"]
@@ -27,6 +27,20 @@ def after_payment(ctx: Context, invoice: Json) -> None:
         subscription | {"status": "trialing" if trialing else "active"}, "customer.subscription.updated", subscription
     )
     _mark_delinquent(ctx, subscription["customer"], False)
+
+
+def _is_latest(ctx: Context, subscription: Json, invoice: Json) -> bool:
+    """Whether no later invoice of the subscription has been finalized; a later draft does not count."""
+    later = [one["id"] for one in ctx.store.all("invoice", ref=subscription["id"]) if one["status"] != "draft"]
+    return later[-1:] == [invoice["id"]]
+
+
+def after_write_off(ctx: Context, invoice: Json) -> None:
+    """Giving up the latest invoice of a past due subscription makes it active again
+    (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses)."""
+    subscription = of_invoice(ctx, invoice)
+    if subscription is not None and subscription["status"] == "past_due" and _is_latest(ctx, subscription, invoice):
+        ctx.save(subscription | {"status": "active"}, "customer.subscription.updated", subscription)
 
 
 def after_failure(ctx: Context, subscription: Json, *, exhausted: bool, end_state: str) -> None:

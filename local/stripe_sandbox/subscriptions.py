@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import lifecycle, plan_change, subscription_start
+from . import discounts, invoice_life, lifecycle, plan_change, subscription_start
 from .context import Context
 from .errors import ApiError, absent_parameter, invalid
 from .fields import apply
@@ -13,40 +13,41 @@ from .params import TIME_RANGE, anything, array, boolean, choice, integer, metad
 from .payment_methods import resolve
 from .routing import delete, get, listing, post
 from .store import Json
-from .subscription_status import end
 
 _DETAILS = record({"comment": text, "feedback": text})
 _TRIAL_SETTINGS = record(
     {"end_behavior": record({"missing_payment_method": choice("cancel", "create_invoice", "pause")})}
 )
-_ITEM = record(
-    {
-        "id": text,
-        "price": text,
-        "quantity": integer,
-        "metadata": metadata,
-        "deleted": boolean,
-        "clear_usage": boolean,
-    }
-)
 
 
-def _cancel_time(value: Any, name: str) -> int | str | None:
+def cancel_time(value: Any, name: str) -> int | str | None:
     return value if value in ("min_period_end", "max_period_end") else integer(value, name)
 
 
+_PAUSE_COLLECTION = record(
+    {"behavior": choice("keep_as_draft", "mark_uncollectible", "void"), "resumes_at": integer}, required=["behavior"]
+)
+
+_PAYMENT_SETTINGS = record(
+    {
+        "payment_method_options": anything,
+        "payment_method_types": array(choice("card")),
+        "save_default_payment_method": choice("off", "on_subscription"),
+    }
+)
 SHARED = {
     "automatic_tax": record({"enabled": boolean}),
-    "cancel_at": _cancel_time,
+    "cancel_at": cancel_time,
     "cancel_at_period_end": boolean,
     "collection_method": choice("charge_automatically"),
     "default_payment_method": text,
     "description": text,
-    "items": array(_ITEM),
+    "discounts": discounts.PARAM,
+    "items": array(plan_change.ITEM),
     "metadata": metadata,
     "off_session": boolean,
     "payment_behavior": choice("allow_incomplete", "default_incomplete", "error_if_incomplete"),
-    "payment_settings": anything,
+    "payment_settings": _PAYMENT_SETTINGS,
     "proration_behavior": choice("always_invoice", "create_prorations", "none"),
     "trial_end": now_or_time,
     "trial_settings": _TRIAL_SETTINGS,
@@ -68,16 +69,18 @@ def create(ctx: Context, params: Json) -> Json:
     customer = ctx.need(params["customer"], "customer", param="customer")
     if not params.get("items"):
         raise absent_parameter("items")
-    chosen: list[Json] = []
-    for i, item in enumerate(params["items"]):
-        if not item.get("price"):
-            raise absent_parameter(f"items[{i}][price]")
-        price = subscription_start.recurring_price(ctx, item["price"], f"items[{i}][price]")
-        chosen.append({"price": price, "quantity": item.get("quantity"), "metadata": item.get("metadata")})
+    chosen = subscription_start.chosen_items(ctx, params["items"])
     method = None
     if params.get("default_payment_method"):
         method = resolve(ctx, params["default_payment_method"], param="default_payment_method")["id"]
     behavior = (params.get("trial_settings") or {}).get("end_behavior") or {}
+    offers = discounts.offered(
+        ctx,
+        params.get("discounts") or [],
+        customer,
+        amount=subscription_start.first_amount(chosen),
+        currency=chosen[0]["price"]["currency"],
+    )
     subscription = subscription_start.start(
         ctx,
         customer,
@@ -89,10 +92,13 @@ def create(ctx: Context, params: Json) -> Json:
         mode=(params.get("billing_mode") or {}).get("type") or "flexible",
         description=params.get("description"),
         missing_method=behavior.get("missing_payment_method") or "create_invoice",
+        offers=offers,
+        keeps_method=(params.get("payment_settings") or {}).get("save_default_payment_method") == "on_subscription",
+        taxed=bool((params.get("automatic_tax") or {}).get("enabled")),
     )
     if params.get("cancel_at_period_end") or params.get("cancel_at"):
         changed = dict(subscription)
-        _set_cancellation(ctx, changed, params)
+        set_cancellation(ctx, changed, params)
         ctx.save(changed)
         lifecycle.schedule(ctx, changed)
         return changed
@@ -153,7 +159,7 @@ def listed(ctx: Context, params: Json) -> Json:
     return page(ctx, "subscription", params, "/v1/subscriptions", where)
 
 
-def _set_cancellation(ctx: Context, subscription: Json, params: Json) -> None:
+def set_cancellation(ctx: Context, subscription: Json, params: Json) -> None:
     ends = [item["current_period_end"] for item in subscription["items"]["data"]]
     when: int | None
     if params.get("cancel_at_period_end"):
@@ -166,6 +172,8 @@ def _set_cancellation(ctx: Context, subscription: Json, params: Json) -> None:
     else:
         when, flag = None, False
     asked = when is not None
+    prorated = (params.get("proration_behavior") or "create_prorations") != "none"
+    subscription["_prorates_at_end"] = when is not None and when not in ends and prorated
     subscription |= {
         "cancel_at": when,
         "cancel_at_period_end": flag,
@@ -179,9 +187,9 @@ def _set_cancellation(ctx: Context, subscription: Json, params: Json) -> None:
     "/v1/subscriptions/{subscription}",
     {
         **SHARED,
-        "billing_cycle_anchor": choice("now", "unchanged"),
+        **plan_change.FIELDS,
         "cancellation_details": _DETAILS,
-        "proration_date": integer,
+        "pause_collection": _PAUSE_COLLECTION,
     },
 )
 def update(ctx: Context, params: Json, subscription: str) -> Json:
@@ -206,19 +214,63 @@ def update(ctx: Context, params: Json, subscription: str) -> Json:
             "end_behavior": before["trial_settings"]["end_behavior"] | params["trial_settings"]["end_behavior"]
         }
     if "cancel_at_period_end" in params or "cancel_at" in params:
-        _set_cancellation(ctx, after, params)
+        set_cancellation(ctx, after, params)
     if params.get("trial_end") == "now" and before["status"] == "trialing":
         after["trial_end"] = now = ctx.now_of(before["customer"])
         if lifecycle.trial_over(ctx, after, now):
             return ctx.need(subscription, "subscription")
-    change = None
-    if params.get("items") or params.get("trial_end") is not None or params.get("billing_cycle_anchor") == "now":
-        change = plan_change.apply_to(ctx, after, params)
+    if params.get("payment_settings"):
+        kept = params["payment_settings"].get("save_default_payment_method")
+        if kept is not None:
+            after["payment_settings"] = before["payment_settings"] | {"save_default_payment_method": kept}
+    if params.get("automatic_tax"):
+        taxed = bool(params["automatic_tax"].get("enabled"))
+        liability = {"type": "self"} if taxed else None
+        after["automatic_tax"] = {"disabled_reason": None, "enabled": taxed, "liability": liability}
+    if "discounts" in params:
+        _set_discounts(ctx, after, params["discounts"])
+    if "pause_collection" in params:
+        _set_pause(ctx, after, params["pause_collection"])
+    change = plan_change.apply_to(ctx, after, params) if plan_change.asked(params) else plan_change.Change()
+    if after["cancel_at_period_end"]:
+        # A change may have moved the period's end, and the cancellation goes with it.
+        after["cancel_at"] = max(item["current_period_end"] for item in after["items"]["data"])
     ctx.save(after, "customer.subscription.updated", before)
     lifecycle.schedule(ctx, after)
-    if change is not None:
-        change.collect(ctx, after, params.get("payment_behavior") or "allow_incomplete")
+    change.collect(ctx, after, params.get("payment_behavior") or "allow_incomplete")
     return ctx.need(subscription, "subscription")
+
+
+def _set_discounts(ctx: Context, subscription: Json, given: list[Json]) -> None:
+    """Puts these in the place of those that there were; a discount named by its id stays."""
+    customer = ctx.need(subscription["customer"], "customer")
+    before = subscription["discounts"]
+    stay = [one["discount"] for one in given if one.get("discount")]
+    for i, one in enumerate(given):
+        if one.get("discount") and one["discount"] not in before:
+            raise invalid(f"No such discount: '{one['discount']}'", f"discounts[{i}][discount]", "resource_missing")
+    offers = discounts.offered(
+        ctx,
+        [one for one in given if not one.get("discount")],
+        customer,
+        amount=subscription_start.first_amount(subscription["items"]["data"]),
+        currency=subscription["currency"],
+    )
+    subscription["discounts"] = stay + discounts.redeem(ctx, offers, customer, subscription=subscription["id"])
+    discounts.end(ctx, [one for one in before if one not in stay])
+
+
+def _set_pause(ctx: Context, subscription: Json, given: Json | None) -> None:
+    ctx.store.cancel_jobs(subscription["id"], "collect_again")
+    if given is None:
+        subscription["pause_collection"] = None
+        return
+    until = given.get("resumes_at")
+    if until is not None:
+        if until <= ctx.now_of(subscription["customer"]):
+            raise invalid("resumes_at must be in the future.", "pause_collection[resumes_at]")
+        ctx.store.schedule(subscription["id"], "collect_again", subscription["test_clock"], until)
+    subscription["pause_collection"] = {"behavior": given["behavior"], "resumes_at": until}
 
 
 @delete(
@@ -229,22 +281,45 @@ def cancel(ctx: Context, params: Json, subscription: str) -> Json:
     found = ctx.need(subscription, "subscription")
     if found["status"] in ("canceled", "incomplete_expired"):
         raise ApiError(f"No such subscription: '{subscription}'", status=404, code="resource_missing", param="id")
-    return end(ctx, found, reason="cancellation_requested", details=params.get("cancellation_details"))
+    lifecycle.close(
+        ctx,
+        found,
+        prorate=bool(params.get("prorate")),
+        bill=bool(params.get("invoice_now")),
+        at_once=True,
+        details=params.get("cancellation_details"),
+    )
+    return ctx.need(subscription, "subscription")
 
 
 @post(
     "/v1/subscriptions/{subscription}/resume",
-    {"billing_cycle_anchor": choice("now", "unchanged"), "proration_behavior": text},
+    {"billing_cycle_anchor": record({"type": choice("now")}), "proration_behavior": text},
 )
 def resume(ctx: Context, params: Json, subscription: str) -> Json:
-    return lifecycle.resume(ctx, ctx.need(subscription, "subscription"))
+    """Starts a new period now and charges it at once."""
+    draft = lifecycle.resume(ctx, ctx.need(subscription, "subscription"))
+    invoice_life.finalize_due(ctx, draft["id"])
+    return ctx.need(subscription, "subscription")
 
 
-@post("/v1/subscriptions/{subscription}/pause", lenient=True)
+_FROM = {"unused_time_from": record({"type": choice("item_current_period_start", "none", "now")})}
+_THROUGH = {"outstanding_usage_through": record({"type": choice("none", "now")})}
+
+
+@post(
+    "/v1/subscriptions/{subscription}/pause",
+    {"bill_for": record(_FROM | _THROUGH), "invoicing_behavior": choice("pending_invoice_item"), "type": text},
+)
 def pause(ctx: Context, params: Json, subscription: str) -> Json:
+    """Pauses at once; unused time is credited as pending invoice items unless `bill_for` says otherwise."""
     found = ctx.need(subscription, "subscription")
     if found["status"] not in ("active", "trialing", "past_due"):
         raise invalid(f"A subscription with status {found['status']} cannot be paused.")
+    since = ((params.get("bill_for") or {}).get("unused_time_from") or {}).get("type") or "now"
+    if since != "none":
+        begin = min(item["current_period_start"] for item in found["items"]["data"])
+        plan_change.credit_rest(ctx, found, ctx.now_of(found["customer"]) if since == "now" else begin)
     return lifecycle.pause(ctx, found, "pause_requested")
 
 

@@ -121,7 +121,7 @@ class _Yes:
     async def Consume(self, request: pb.ConsumeRequest, context: object) -> pb.ConsumeResponse:  # noqa: N802
         return pb.ConsumeResponse(decision=pb.Decision(allowed=True))
 
-    ConsumeBatch = GetUsage = Consume
+    ConsumeBatch = GetUsage = Reverse = Consume
 
 
 async def serve(settings: Settings) -> Server:

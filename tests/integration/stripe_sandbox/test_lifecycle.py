@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import pytest
 
 from .conftest import CARD, Running
-
-DAY, HOUR = 86_400, 3_600
-START = int(datetime(2027, 1, 31, 12, tzinfo=UTC).timestamp())
-
-
-class Timeline:
-    """A customer on a test clock of its own."""
-
-    def __init__(self, shop: Running, card: str | None = "pm_card_visa", start: int = START) -> None:
-        self.shop = shop
-        self.clock = shop.post("/v1/test_helpers/test_clocks", frozen_time=str(start))["id"]
-        self.customer = shop.customer(card, test_clock=self.clock)["id"]
-
-    def subscribe(self, price: str, **more: str) -> str:
-        return str(self.shop.subscribe(self.customer, price, **more)["id"])
-
-    def to(self, moment: int) -> None:
-        path = f"/v1/test_helpers/test_clocks/{self.clock}"
-        assert self.shop.post(f"{path}/advance", frozen_time=str(moment))["status"] == "advancing"
-        deadline = time.monotonic() + 20
-        while self.shop.get(path)["status"] != "ready":
-            assert time.monotonic() < deadline, "the clock did not become ready"
-            threading.Event().wait(0.01)
-
-    def subscription(self, subscription: str) -> dict[str, Any]:
-        return self.shop.get(f"/v1/subscriptions/{subscription}")
-
-    def invoices(self) -> list[dict[str, Any]]:
-        """Oldest first."""
-        found: list[dict[str, Any]] = self.shop.get(f"/v1/invoices?customer={self.customer}&limit=100")["data"]
-        return found[::-1]
-
-    def use(self, card: str) -> None:
-        method = self.shop.post(f"/v1/payment_methods/{card}/attach", customer=self.customer)["id"]
-        self.shop.post(f"/v1/customers/{self.customer}", **{"invoice_settings[default_payment_method]": method})
-
-    def events(self, **query: str) -> list[dict[str, Any]]:
-        return [e for e in self.shop.events(**query) if e["data"]["object"].get("customer") == self.customer]
+from .timeline import DAY, HOUR, START, Timeline
 
 
 def _date(moment: int) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
-
-
-@pytest.fixture
-def fresh(shop: Running) -> Timeline:
-    shop.control("PUT", "settings", {"retry_days": [3, 5, 7], "end_state": "cancel"})
-    return Timeline(shop)
 
 
 def test_a_renewal_is_a_draft_for_an_hour_and_then_paid(fresh: Timeline) -> None:
@@ -80,6 +34,20 @@ def test_a_renewal_is_a_draft_for_an_hour_and_then_paid(fresh: Timeline) -> None
         "end": renewed["items"]["data"][0]["current_period_end"],
     }
     assert paid["status_transitions"]["paid_at"] == end + HOUR
+
+
+def test_a_renewal_is_told_a_week_before_and_an_end_is_not(fresh: Timeline) -> None:
+    subscription = fresh.subscribe(fresh.shop.price(2900)["id"])
+    end = fresh.subscription(subscription)["items"]["data"][0]["current_period_end"]
+    fresh.to(end - 7 * DAY - 1)
+    assert fresh.events(type="invoice.upcoming") == []
+    fresh.to(end + 2 * HOUR)
+    told = fresh.events(type="invoice.upcoming")
+    assert [(event["created"], event["data"]["object"]["amount_due"]) for event in told] == [(end - 7 * DAY, 2900)]
+    assert len(fresh.invoices()) == 2
+    fresh.shop.post(f"/v1/subscriptions/{subscription}", cancel_at_period_end="true")
+    fresh.to(end + 40 * DAY)
+    assert len(fresh.events(type="invoice.upcoming")) == 1
 
 
 def test_a_subscription_from_the_31st_bills_on_each_months_last_day(fresh: Timeline) -> None:
@@ -153,7 +121,8 @@ def test_a_card_whose_bank_asks_the_person_fails_off_session_and_pays_on_the_inv
     invoice = fresh.invoices()[-1]
     payments = fresh.shop.get(f"/v1/invoice_payments?invoice={invoice['id']}&expand[]=data.payment.payment_intent")
     assert payments["data"][0]["payment"]["payment_intent"]["status"] == "requires_action"
-    httpx.post(invoice["hosted_invoice_url"], data={**CARD, "cardNumber": "4000 0027 6000 3184"})
+    asked = httpx.post(invoice["hosted_invoice_url"], data={**CARD, "cardNumber": "4000 0027 6000 3184"})
+    httpx.post(asked.headers["location"], data={"result": "complete"})
     assert fresh.invoices()[-1]["status"] == "paid"
     assert fresh.subscription(subscription)["status"] == "active"
 
@@ -292,7 +261,8 @@ def test_deleting_a_clock_deletes_its_customers(fresh: Timeline) -> None:
 def test_a_manual_invoice_bills_the_pending_items(shop: Running) -> None:
     customer = shop.customer()["id"]
     shop.post("/v1/invoiceitems", customer=customer, amount="700", currency="usd", description="Set-up")
-    invoice = shop.post("/v1/invoices", customer=customer)
+    assert shop.post("/v1/invoices", customer=customer)["amount_due"] == 0  # pending items only when asked for
+    invoice = shop.post("/v1/invoices", customer=customer, pending_invoice_items_behavior="include")
     assert (invoice["status"], invoice["amount_due"]) == ("draft", 700)
     shop.post("/v1/invoiceitems", customer=customer, amount="300", currency="usd", invoice=invoice["id"])
     assert shop.post(f"/v1/invoices/{invoice['id']}/finalize")["amount_due"] == 1000

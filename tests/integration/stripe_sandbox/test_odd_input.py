@@ -20,7 +20,26 @@ def _objects(shop: Running) -> dict[str, str]:
     open_ = shop.subscribe(shop.customer("pm_card_chargeCustomerFail")["id"], price["id"])
     payment = shop.get(f"/v1/invoice_payments?invoice={open_['latest_invoice']}")["data"][0]
     intent = payment["payment"]["payment_intent"]
+    disputed = shop.subscribe(shop.customer("pm_card_createDispute")["id"], price["id"])["latest_invoice"]
+    dispute = shop.get("/v1/disputes?limit=1")["data"][0]["id"]
+    refunded = shop.subscribe(shop.customer()["id"], price["id"])["latest_invoice"]
+    coupon = shop.post("/v1/coupons", percent_off="5")["id"]
+    meter = shop.post(
+        "/v1/billing/meters",
+        display_name="Uses",
+        event_name=f"uses_of_{disputed}",
+        **{"default_aggregation[formula]": "sum"},
+    )
     return {
+        "dispute": dispute,
+        "refund": shop.control("POST", "refunds", {"invoice": refunded, "amount": 1})["id"],
+        "coupon": coupon,
+        "code": shop.post("/v1/promotion_codes", **{"promotion[type]": "coupon", "promotion[coupon]": coupon})["id"],
+        "meter": meter["id"],
+        "source": customer["invoice_settings"]["default_payment_method"],
+        "transaction": shop.post(f"/v1/customers/{customer['id']}/balance_transactions", amount="-1", currency="usd")[
+            "id"
+        ],
         "product": price["product"],
         "price": price["id"],
         "customer": customer["id"],

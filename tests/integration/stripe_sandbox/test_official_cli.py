@@ -42,6 +42,11 @@ def _stripe(own: Running, home: Path, *arguments: str) -> str:
         "customer.created",
         "customer.updated",
         "customer.deleted",
+        "customer.discount.created",
+        "customer.discount.deleted",
+        "customer.discount.updated",
+        "customer.source.created",
+        "customer.source.updated",
         "customer.subscription.created",
         "customer.subscription.updated",
         "customer.subscription.deleted",
@@ -54,6 +59,21 @@ def _stripe(own: Running, home: Path, *arguments: str) -> str:
         "invoice.payment_action_required",
         "invoice.updated",
         "invoice.voided",
+        "invoice.sent",
+        "invoice.deleted",
+        "invoice.marked_uncollectible",
+        "invoice.payment_succeeded",
+        "invoiceitem.created",
+        "checkout.session.expired",
+        "charge.refunded",
+        "charge.dispute.created",
+        "charge.dispute.closed",
+        "coupon.created",
+        "coupon.deleted",
+        "setup_intent.succeeded",
+        "setup_intent.canceled",
+        "payment_method.attached",
+        "payment_method.detached",
         "payment_intent.succeeded",
         "payment_intent.payment_failed",
         "charge.failed",
@@ -73,3 +93,39 @@ def test_get_list_and_resend_work(own: Running, receiver: Receiver, tmp_path: Pa
     endpoint = own.get("/v1/webhook_endpoints")["data"][0]["id"]
     _stripe(own, tmp_path, "events", "resend", event, "--webhook-endpoint", endpoint)
     assert receiver.wait_for("customer.created", 2)[1].event["id"] == event
+
+
+def test_fixtures_of_ones_own_run_with_values_from_one_another(own: Running, tmp_path: Path) -> None:
+    fixture = {
+        "_meta": {"template_version": 0},
+        "fixtures": [
+            {"name": "who", "path": "/v1/customers", "method": "post", "params": {"email": "ada@example.com"}},
+            {"name": "what", "path": "/v1/products", "method": "post", "params": {"name": "Pro"}},
+            {
+                "name": "price",
+                "path": "/v1/prices",
+                "method": "post",
+                "params": {
+                    "product": "${what:id}",
+                    "unit_amount": 2900,
+                    "currency": "usd",
+                    "recurring": {"interval": "month"},
+                },
+            },
+            {
+                "name": "subscription",
+                "path": "/v1/subscriptions",
+                "method": "post",
+                "params": {
+                    "customer": "${who:id}",
+                    "items": [{"price": "${price:id}"}],
+                    "trial_period_days": 7,
+                },
+            },
+        ],
+    }
+    file = tmp_path / "fixture.json"
+    file.write_text(json.dumps(fixture))
+    _stripe(own, tmp_path, "fixtures", str(file))
+    subscription = own.get("/v1/subscriptions?expand[]=data.customer")["data"][0]
+    assert (subscription["status"], subscription["customer"]["email"]) == ("trialing", "ada@example.com")
