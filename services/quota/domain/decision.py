@@ -144,7 +144,10 @@ def charge(account: Account, meter_name: str, amount: int, key_id: str = "") -> 
     """Counts units that were allowed."""
     count(account, meter_name, amount)
     for each in account.plan.rates_of.get(meter_name, ()):
-        log = account.rates.setdefault((each.name, key_id if each.per_key else ""), [])
+        name = (each.name, key_id if each.per_key else "")
+        log = account.rates.get(name)
+        if log is None:
+            log = account.rates[name] = rate.new()
         rate.add(log, each.limit or 0, each.window_us, rate.instant(account.at), amount)
 
 
