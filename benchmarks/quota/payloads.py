@@ -24,8 +24,10 @@ CONSUME_BATCH = "/tollway.quota.v1.QuotaService/ConsumeBatch"
 ACQUIRE = "/tollway.quota.v1.LeaseService/Acquire"
 RELEASE = "/tollway.quota.v1.LeaseService/Release"
 
-# Prefix of the accounts → the meter that they use.
-_METERS = {"acct_": "messages"}
+
+def meter_of(prefix: str) -> str:
+    """The meter that accounts with such ids use."""
+    return "messages" if prefix == "acct_" else "live_downloads"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Payloads:
         return f"{prefix}{self._random.randrange(accounts):07d}"
 
     def _use(self, prefix: str, accounts: int, *, key: bool = True) -> quota_pb2.ConsumeRequest:
-        return self._request(self._account(prefix, accounts), _METERS.get(prefix, "live_downloads"), key=key)
+        return self._request(self._account(prefix, accounts), meter_of(prefix), key=key)
 
     def _request(self, account_id: str, meter: str, *, key: bool = True) -> quota_pb2.ConsumeRequest:
         return quota_pb2.ConsumeRequest(

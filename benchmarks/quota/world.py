@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks import common
 from benchmarks.quota import envoy, plans
-from benchmarks.quota.payloads import ACCOUNTS, MANY, REPLAYS, replayed
+from benchmarks.quota.payloads import ACCOUNTS, MANY, REPLAYS, meter_of, replayed
 from benchmarks.quota.servers import POOL, SCHEMA, connect_arguments
 from local import ports
 from services.billing.domain.api_key import NewKey
@@ -92,7 +92,7 @@ async def running(*, many: bool = True) -> AsyncIterator[World]:
             world.targets[kind] = Target(
                 (port,), (stack.enter_context(common.process(SERVERS, kind, str(port), *arguments)),)
             )
-        database = await _database(stack, dsns[0])
+        database = await open_database(stack, dsns[0])
         world.keys = await plans.load(dsns[0], database.connection)
         first = world.targets["quota"] = _service(stack, dsns[0], database)
         second = _service(stack, dsns[0], database)
@@ -103,7 +103,7 @@ async def running(*, many: bool = True) -> AsyncIterator[World]:
             database,
         )
         if many:
-            large = await _database(stack, dsns[2])
+            large = await open_database(stack, dsns[2])
             await plans.load(dsns[2], large.connection, many=MANY)
             world.targets["many"] = _service(stack, dsns[2], large)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tollway-bench-")))
@@ -141,16 +141,24 @@ def _service(stack: AsyncExitStack, dsn: str, database: Database) -> Target:
     return target
 
 
-async def _database(stack: AsyncExitStack, dsn: str) -> Database:
+async def open_database(stack: AsyncExitStack, dsn: str) -> Database:
+    """A connection for the length of the stack, beside those of the services."""
     connection = await asyncpg.connect(**connect_arguments(dsn))
     stack.push_async_callback(connection.close)
     return Database(connection)
 
 
 async def _use_up(target: Target) -> None:
-    """What later calls repeat, and what uses up the rate that later calls are refused by."""
+    """What later calls repeat, what uses up the rate that later calls are refused by, and a first use of each account:
+    a service that runs for long knows its busy accounts.
+    """
     uses = [replayed(number) for number in range(REPLAYS)]
     uses.append(quota_pb2.ConsumeRequest(account_id="no_rate", meter="live_downloads", amount=1, key_id="key_1"))
+    for prefix in ("acct_", "envoy_", "full_"):
+        meter = meter_of(prefix)
+        for number in range(ACCOUNTS):
+            account_id = f"{prefix}{number:07d}"
+            uses.append(quota_pb2.ConsumeRequest(account_id=account_id, meter=meter, amount=1, key_id="key_1"))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{target.ports[0]}") as channel:
         stub = quota_pb2_grpc.QuotaServiceStub(channel)
         for start in range(0, len(uses), 500):

@@ -71,7 +71,10 @@ def new_key() -> str:
 
 
 class Lane:
-    """`decide` queues; `run` is the loop that serves the queue; `make_days` creates missing ledger partitions."""
+    """`decide` queues; `run` is the loop that serves the queue; `make_days` creates missing ledger partitions.
+
+    `return_s` 0: the next batch is whatever waits when the one before it was answered.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Lane:
         passes: Callable[[str], bool] = lambda meter: False,
         queue: int = QUEUE,
         batch: int = BATCH,
+        return_s: float = RETURN_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._store = store
@@ -90,6 +94,7 @@ class Lane:
         self._down = False
         self._limit = queue
         self._batch = batch
+        self._return_s = return_s
         self._patience_s = patience_s
         self._queue: deque[_Ask] = deque()
         self._wake = asyncio.Event()
@@ -128,7 +133,7 @@ class Lane:
                 if linger >= SHORTEST_LINGER_S and len(self._queue) < self._batch:
                     await asyncio.sleep(linger)
                 batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
-                linger = min(LONGEST_LINGER_S, RETURN_S * len(batch))
+                linger = min(LONGEST_LINGER_S, self._return_s * len(batch))
                 await self._flush(batch)
         finally:
             sweeper.cancel()
