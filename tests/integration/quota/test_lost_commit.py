@@ -10,7 +10,18 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.quota.domain import Acquire, Command, Decision, LimitState, Release, Reversal, Reverse, SetCap, Settle, Use
+from services.quota.domain import (
+    Acquire,
+    Command,
+    Decision,
+    LimitState,
+    Release,
+    Reversal,
+    Reverse,
+    SetCap,
+    Settle,
+    Use,
+)
 from services.quota.errors import LeaseNotFound
 from services.quota.lane import Lane
 from tests.contract.quota.test_commands import guarded

@@ -157,7 +157,9 @@ async def test_a_full_queue_answers_by_the_meters_policy(database: str) -> None:
                 blind = await decided(lane, Use("acct_a", "pings", 7))
             assert (blind.allowed, blind.unverified) == (True, True)
             assert unverified() - before == 1
-            assert [(line["event"], line["meter"], line["amount"]) for line in logs] == [("lane.unverified", "pings", 7)]
+            assert [(line["event"], line["meter"], line["amount"]) for line in logs] == [
+                ("lane.unverified", "pings", 7)
+            ]
             # A lease is a promise: it is never given blind. Nor is a call of which one use must be counted.
             for refused in (
                 [Acquire("acct_a", "pings", 0, 0, "lease_1")],
