@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
     def size(self) -> int:
         """Bytes, about."""
-        size = _FIXED + len(self.counters)
+        size = _FIXED + len(self.counters) + len(self.terms)
         if self.leases or self.rates:
             size += 500 * len(self.leases) + sum(200 + len(log) for log in self.rates.values())
         return size

@@ -135,6 +135,8 @@ class Lane:
                 batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
                 linger = min(LONGEST_LINGER_S, self._return_s * len(batch))
                 await self._flush(batch)
+                if self._down:
+                    await self._find_store()
         finally:
             sweeper.cancel()
             await self._connection.close()
@@ -157,7 +159,9 @@ class Lane:
                 log.warning("lane.failed", verdict=verdict.name, error=repr(error), uses=len(asks), tries=tries)
                 self._down = verdict is Verdict.LOST
                 if self._down and self._connection.sent is not None:
-                    if await self._recover(asks):
+                    saved = await self._recover(asks)
+                    self._down = False
+                    if saved:
                         self._answer(asks, outcomes)
                         return
                 elif verdict is Verdict.NO_DAY and tries < 3:
@@ -171,6 +175,12 @@ class Lane:
                 self._down = False
                 self._answer(asks, outcomes)
                 return
+
+    async def _find_store(self) -> None:
+        """However long it is away. Uses that pass meanwhile do not queue, so none of them would look for it."""
+        if not self._connection.is_open:
+            await self._connection.recover()
+        self._down = False
 
     async def _recover(self, asks: list[_Ask]) -> bool:
         """Whether the batch in doubt was saved. It is found out for as long as it takes; its callers wait no longer
