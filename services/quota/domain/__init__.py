@@ -9,7 +9,7 @@ from services.quota.domain.announcement import (
     UsageThresholdReached,
     ended_period,
     mark_ended,
-   
+    recorded,
 )
 from services.quota.domain.batch import settle
 from services.quota.domain.command import (

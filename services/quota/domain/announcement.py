@@ -100,6 +100,12 @@ def forget_end(account: Account, meter: str) -> None:
             del account.terms["closed"]
 
 
+def recorded(account: Account, meter: str) -> UsageRecorded:
+    """The total of the billing period that runs."""
+    start, end = _bounds(account.spans[Period.BILLING])
+    return UsageRecorded(account.id, meter, account.used(meter, Period.BILLING), start, end, account.at, final=False)
+
+
 def passed(account: Account, rules: Rules, amount: int) -> list[Announcement]:
     """What counting `amount` units of the meter, just now, has come to. Notes it as announced."""
     told: list[Announcement] = []
