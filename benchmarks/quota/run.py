@@ -93,8 +93,8 @@ def summary(scenarios: list[Scenario]) -> dict[str, Any]:
 def ratio(each: Scenario, other: Scenario | None) -> float | None:
     if other is None:
         return None
-    pairs = zip(each.rates(), other.rates(), strict=True)
-    return round(statistics.median(mine / theirs for mine, theirs in pairs if theirs), 2)
+    pairs = [mine / theirs for mine, theirs in zip(each.rates(), other.rates(), strict=True) if theirs]
+    return round(statistics.median(pairs), 2) if pairs else None
 
 
 def _say(line: str) -> None:

@@ -83,6 +83,7 @@ class Scenario:
         if database is not None:
             done.commits = await database.commits() - commits
             database.told += self.granted * (result.answered - result.failures)
+            database.unsure += self.granted * result.failures
         self.rounds.append(done)
         return done
 
