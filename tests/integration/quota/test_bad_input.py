@@ -1,4 +1,4 @@
-"""What quota answers to requests that are wrong: the status, ErrorInfo's reason, and the field's name, for every RPC."""
+"""What every RPC of quota answers to requests that are wrong: the status, ErrorInfo's reason, the field's name."""
 
 from __future__ import annotations
 

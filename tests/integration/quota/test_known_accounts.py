@@ -96,7 +96,7 @@ async def test_a_lease_that_expires_while_its_renewal_waits_is_not_had_twice(dat
                         one(one_lane, Acquire("acct_a", "messages", 0, 0, f"y{turn}", second))
                     )
                     async with asyncio.timeout(5):
-                        while datetime.now(UTC) < first.lease.expire_time:
+                        while datetime.now(UTC) < first.lease.expire_time:  # noqa: ASYNC110 - time alone ends it
                             await asyncio.sleep(0.01)
                     await holder.rollback()
                 outcomes = await asyncio.gather(wanted, again)
@@ -266,4 +266,4 @@ async def test_an_account_that_is_contended_no_more_is_known_again(database: str
 
             costs = [await alone(one_lane) for _ in range(80)]
             assert costs[-1] == 1
-            assert 1 < costs[0]
+            assert costs[0] > 1

@@ -1,4 +1,4 @@
-"""PostgreSQL stopped, slow or overrun: bounded waits, the catalog's policy per meter, and a way back without a restart."""
+"""PostgreSQL stopped, slow or overrun: bounded waits, the catalog's policy, and a way back without a restart."""
 
 from __future__ import annotations
 
@@ -54,35 +54,34 @@ async def frozen(folder: Path) -> AsyncIterator[None]:
 
 
 async def test_while_it_is_stopped_deny_is_unavailable_and_allow_passes_and_both_come_back(tmp_path: Path) -> None:
-    async with own_postgres(tmp_path) as (_, _, dsn):
-        async with world.tables(dsn) as engine:
-            await world.put(engine, both())
-            metrics = ports.reserve()
-            with world.process(tmp_path, dsn, metrics=metrics) as quota:
-                async with world.client(quota.address) as stub:
-                    for meter in ("messages", "pings"):
-                        assert (await world.consume(stub, "acct_a", meter=meter)).allowed
-                    async with frozen(tmp_path):
-                        await _refused_within(stub, 8.0)
-                        # It is known to be away now: nobody waits to hear that.
-                        began = time.monotonic()
-                        blind = await asyncio.gather(*(world.consume(stub, "acct_a", meter="pings") for _ in range(30)))
-                        assert time.monotonic() - began < 1.5
-                        await asyncio.gather(*(_refused_within(stub, 8.0) for _ in range(5)))
-                    assert all(each.allowed and each.unverified and not each.limits for each in blind)
-                    # The process finds it again by itself, though nobody asks for what has to be counted.
-                    async with asyncio.timeout(20):
-                        while (await world.consume(stub, "acct_a", meter="pings")).unverified:
-                            await asyncio.sleep(0.05)
-                    assert (await world.consume(stub, "acct_a")).allowed
-                    async with httpx.AsyncClient(trust_env=False) as client:
-                        page = (await client.get(f"http://127.0.0.1:{metrics}/metrics")).text
-            lines = [json.loads(line) for line in quota.log.read_text().splitlines() if "lane.unverified" in line]
-            told = [line for line in page.splitlines() if line.startswith("tollway_quota_unverified_total ")]
-            assert float(told[0].split()[1]) == len(lines) >= 30
-            assert {(line["account_id"], line["meter"], line["amount"]) for line in lines} == {("acct_a", "pings", 1)}
-            counted, written = await lanes.totals(engine)
-            assert counted == written
+    async with own_postgres(tmp_path) as (_, _, dsn), world.tables(dsn) as engine:
+        await world.put(engine, both())
+        metrics = ports.reserve()
+        with world.process(tmp_path, dsn, metrics=metrics) as quota:
+            async with world.client(quota.address) as stub:
+                for meter in ("messages", "pings"):
+                    assert (await world.consume(stub, "acct_a", meter=meter)).allowed
+                async with frozen(tmp_path):
+                    await _refused_within(stub, 8.0)
+                    # It is known to be away now: nobody waits to hear that.
+                    began = time.monotonic()
+                    blind = await asyncio.gather(*(world.consume(stub, "acct_a", meter="pings") for _ in range(30)))
+                    assert time.monotonic() - began < 1.5
+                    await asyncio.gather(*(_refused_within(stub, 8.0) for _ in range(5)))
+                assert all(each.allowed and each.unverified and not each.limits for each in blind)
+                # The process finds it again by itself, though nobody asks for what has to be counted.
+                async with asyncio.timeout(20):
+                    while (await world.consume(stub, "acct_a", meter="pings")).unverified:  # noqa: ASYNC110 - a question to another process
+                        await asyncio.sleep(0.05)
+                assert (await world.consume(stub, "acct_a")).allowed
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    page = (await client.get(f"http://127.0.0.1:{metrics}/metrics")).text
+        lines = [json.loads(line) for line in quota.log.read_text().splitlines() if "lane.unverified" in line]
+        told = [line for line in page.splitlines() if line.startswith("tollway_quota_unverified_total ")]
+        assert float(told[0].split()[1]) == len(lines) >= 30
+        assert {(line["account_id"], line["meter"], line["amount"]) for line in lines} == {("acct_a", "pings", 1)}
+        counted, written = await lanes.totals(engine)
+        assert counted == written
 
 
 async def _refused_within(stub: quota_pb2_grpc.QuotaServiceStub, seconds: float) -> None:
@@ -111,7 +110,7 @@ async def test_uses_that_pass_blind_do_not_keep_the_store_from_being_found_again
                         break  # known to be away
             proxy.delay_s = 0.0
             async with asyncio.timeout(15):
-                while (await decided(lane, Use("acct_a", "pings", 1))).unverified:
+                while (await decided(lane, Use("acct_a", "pings", 1))).unverified:  # noqa: ASYNC110 - a question to the lane
                     await asyncio.sleep(0.02)
 
 
