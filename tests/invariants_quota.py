@@ -48,14 +48,18 @@ def no_grant_exceeded_its_limit(evidence: Evidence) -> Iterator[str]:
         limits = {limit.name: limit for limit in of_version[0].limits}
         for state in decision.limits:
             known = limits.get(state.name)
+            # What was held before a limit went down stays held, and what a lease held may be settled.
+            may_exceed = line["key"].startswith(SETTLED) or (
+                state.kind == quota_pb2.LIMIT_KIND_CONCURRENCY and not decision.HasField("lease")
+            )
             if known is not None and known.kind == entitlement_pb2.LIMIT_KIND_CAP:
-                if state.auto_stop and state.HasField("limit") and state.used > state.limit:
+                if state.auto_stop and state.HasField("limit") and state.used > state.limit and not may_exceed:
                     yield f"1: {who}: {state.used} were granted, and the account's cap is {state.limit}"
             elif known is None or (known.limit if known.HasField("limit") else None) != (
                 state.limit if state.HasField("limit") else None
             ):
                 yield f"1: {who}: limit {state.name} is not that of version {decision.version}"
-            elif state.HasField("limit") and state.used > state.limit and not line["key"].startswith(SETTLED):
+            elif state.HasField("limit") and state.used > state.limit and not may_exceed:
                 yield f"1: {who}: {state.used} of {state.limit} were granted"
 
 

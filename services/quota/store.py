@@ -176,7 +176,7 @@ class Store:
         seen = [batch.known[each] for each in sorted(batch.known.keys() - changed.keys())]
         keys = [] if batch.locked else list(batch.keys)
         arguments = [
-            batch.wall,
+            None if batch.locked else batch.wall,  # read under the locks, it is the database's own
             "".join([each + _APART for each in self._switches]) or None,
             _list([entry.id for entry in seen]),
             _list([str(entry.rev) for entry in seen]),

@@ -105,7 +105,7 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
 
 
 async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
-    """By as many processes as want to. Once a counter has moved on, the decision that moved it has announced the end."""
+    """By as many processes as want to. Where a counter has moved on, the decision that moved it announced the end."""
     told, more = 0, True
     while more:
         async with uow:

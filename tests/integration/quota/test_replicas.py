@@ -132,8 +132,8 @@ class Clients:
             try:
                 again = (await self.until_told(quota_pb2_grpc.QuotaServiceStub, "Consume", request)).decision
             except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-                assert call.reversing, "nobody has asked to take it back"
+                if error.code() is not grpc.StatusCode.FAILED_PRECONDITION or not call.reversing:
+                    raise
             else:
                 assert (again.replayed, again.limits) == (True, call.decision.limits)
 
@@ -166,7 +166,7 @@ class Clients:
         what = self.story.choice(["Renew", "Settle", "Release"])
         with contextlib.suppress(grpc.aio.AioRpcError):  # NOT_FOUND: it ended, by whomever
             if what == "Renew":
-                renewal = lease_pb2.RenewRequest(**asked)  # type: ignore[arg-type]
+                renewal = lease_pb2.RenewRequest(**asked)
                 renewal.duration.FromSeconds(2)
                 answer = await self.until_told(stub, what, renewal)
                 if not lease.ending:
@@ -175,10 +175,10 @@ class Clients:
             lease.end_is_asked_for()
             if what == "Settle":
                 amount = self.story.randint(0, lease.reserved)
-                await self.until_told(stub, what, lease_pb2.SettleRequest(**asked, amount=amount))  # type: ignore[arg-type]
+                await self.until_told(stub, what, lease_pb2.SettleRequest(**asked, amount=amount))
                 self.settled[lease.id] = amount
             else:
-                await self.until_told(stub, what, lease_pb2.ReleaseRequest(**asked))  # type: ignore[arg-type]
+                await self.until_told(stub, what, lease_pb2.ReleaseRequest(**asked))
             lease.ends += 1
 
     async def reverse(self, account_id: str, _: str) -> None:
@@ -246,7 +246,7 @@ async def kill_now_and_then(
             victim.arm(place, passes=story.randint(0, 30))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    while victim.child.poll() is None:
+                    while victim.child.poll() is None:  # noqa: ASYNC110 - a process of its own
                         await asyncio.sleep(0.01)
         if victim.child.poll() is None:
             place = "anywhere"
@@ -273,8 +273,8 @@ async def test_no_limit_is_overrun_and_nothing_told_is_lost_whatever_is_killed(
             return stack.enter_context(world.process(tmp_path, database, port=port))
 
         replicas = [start(), start()]
-        options = (("grpc.min_reconnect_backoff_ms", 100), ("grpc.initial_reconnect_backoff_ms", 50))
-        options = (*options, ("grpc.max_reconnect_backoff_ms", 300))
+        backoff = {"min": 100, "initial": 50, "max": 300}
+        options = tuple((f"grpc.{name}_reconnect_backoff_ms", ms) for name, ms in backoff.items())
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(each.address, options=options))
             for each in replicas
@@ -294,6 +294,10 @@ async def test_no_limit_is_overrun_and_nothing_told_is_lost_whatever_is_killed(
         assert killed.result().total() >= 4
         assert sum(call.decision is not None and call.decision.allowed for call in clients.calls.values()) > 200
         await asyncio.wait_for(asyncio.gather(*(channel.channel_ready() for channel in channels)), 30)
+        # What lives at the end is judged by the plan at the end: one that allows what any of them did.
+        last = max(version for account_id, version in clients.plans if account_id == HOT[0])
+        clients.plans[HOT[0], last + 1] = plan(HOT[0], last + 1, None, SLOTS)
+        await world.put(engine, clients.plans[HOT[0], last + 1])
         await _check_what_was_told(clients)
         _check_leases(clients)
         evidence = await _evidence(clients)
@@ -308,7 +312,7 @@ async def test_no_limit_is_overrun_and_nothing_told_is_lost_whatever_is_killed(
         )
         for complaint in check(evidence)
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 async def _check_what_was_told(clients: Clients) -> None:

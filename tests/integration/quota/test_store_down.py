@@ -1,4 +1,4 @@
-"""PostgreSQL stopped, slow or overrun: bounded waits, the catalog's policy per meter, and a way back without a restart."""
+"""PostgreSQL stopped, slow or overrun: bounded waits, the catalog's policy, and a way back without a restart."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_while_it_is_stopped_deny_is_unavailable_and_allow_passes_and_both
                 assert all(each.allowed and each.unverified and not each.limits for each in blind)
                 # The process finds it again by itself, though nobody asks for what has to be counted.
                 async with asyncio.timeout(20):
-                    while (await world.consume(stub, "acct_a", meter="pings")).unverified:
+                    while (await world.consume(stub, "acct_a", meter="pings")).unverified:  # noqa: ASYNC110 - a question to another process
                         await asyncio.sleep(0.05)
                 assert (await world.consume(stub, "acct_a")).allowed
                 async with httpx.AsyncClient(trust_env=False) as client:
@@ -110,7 +110,7 @@ async def test_uses_that_pass_blind_do_not_keep_the_store_from_being_found_again
                         break  # known to be away
             proxy.delay_s = 0.0
             async with asyncio.timeout(15):
-                while (await decided(lane, Use("acct_a", "pings", 1))).unverified:
+                while (await decided(lane, Use("acct_a", "pings", 1))).unverified:  # noqa: ASYNC110 - a question to the lane
                     await asyncio.sleep(0.02)
 
 

@@ -212,7 +212,7 @@ async def test_between_two_announcements_lies_the_time_they_are_given(tmp_path: 
             await kept.use(1)
         asked = int((await lanes.totals(kept.engine))[0])
         async with asyncio.timeout(10):
-            while (await kept.told() or [(0, False)])[-1][0] != asked:
+            while (await kept.told() or [(0, False)])[-1][0] != asked:  # noqa: ASYNC110 - a question to another process
                 await asyncio.sleep(0.02)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -234,7 +234,7 @@ async def test_an_announcer_that_is_killed_half_way_loses_nothing_and_repeats_no
         assert await kept.told() == ([] if place == "uow.flushed" else [(3, False)])
         with world.process(tmp_path, database, port=port) as quota:
             async with world.client(quota.address), asyncio.timeout(20):
-                while not await kept.told():
+                while not await kept.told():  # noqa: ASYNC110 - a question to another process
                     await asyncio.sleep(0.02)
         await kept.announce()
         assert await kept.told() == [(3, False)]
