@@ -26,6 +26,7 @@ from gateway.routes import (
     operator,
     orgs,
     plans,
+    refunds,
     signup,
     tokens,
     usage,
@@ -52,6 +53,7 @@ _ROUTERS = (
     keys.router,
     caps.router,
     operator.router,
+    refunds.router,
     pages.router,
 )
 

@@ -89,6 +89,10 @@ class PriceNotPushed(FailedPrecondition):
     reason = "CATALOG_NOT_PUSHED"
 
 
+class RefundRefused(FailedPrecondition):
+    """No refund is due; the reason is one of domain.refund's."""
+
+
 class SignatureInvalid(InvalidArgument):
     reason = "SIGNATURE_INVALID"
 

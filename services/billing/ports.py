@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from services.billing.catalog import Catalog
+from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 
 
@@ -51,6 +52,30 @@ class Pushed:
     changes: list[str]  # one line each; empty when Stripe had it all
 
 
+@dataclass(frozen=True)
+class BaseFee:
+    """What a paid invoice charged for a plan itself: its line with discounts and tax, whole minor units."""
+
+    payment_intent: str
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What quota has counted of a limit. `used` None: the plan has no such limit. `version`: of the entitlements that
+    it knew then."""
+
+    version: int
+    used: int | None
+
+
+class Usage(Protocol):
+    async def counted(self, account_id: str, limit: str) -> Counted:
+        """Raises Unavailable when quota does not answer."""
+        ...
+
+
 class Payments(Protocol):
     """Every call raises StripeUnavailable when Stripe gave no answer that settles it."""
 
@@ -83,6 +108,31 @@ class Payments(Protocol):
     async def push(self, catalog: Catalog, return_url: str) -> Pushed:
         """Makes what the catalog sells exist at Stripe. Running it again changes nothing."""
         ...
+
+    async def cancel_subscription(self, subscription_id: str, key: str) -> None:
+        """Ends it at once, with no credit. One that has ended already stays so."""
+        ...
+
+    async def base_fee(self, invoice_id: str, price_id: str) -> BaseFee | None:
+        """What of a paid invoice may be given back for this price; None when nothing of it can."""
+        ...
+
+    async def refund(self, payment_intent: str, amount: int, refund_id: str, key: str) -> Seen:
+        """Gives money back once for our `refund_id`: an earlier try that went through is found first. Raises
+        StripeRetryable as create_session does, and RefundRejected when Stripe never will."""
+        ...
+
+    async def reversals(self, charge_id: str) -> list[Seen]:
+        """The refunds and disputes of a charge."""
+        ...
+
+    async def customer_of_charge(self, charge_id: str) -> str:
+        """Empty for a charge without a customer, or that does not exist."""
+        ...
+
+
+class RefundRejected(Exception):
+    """Stripe refuses this refund for good: the charge is disputed, or nothing of it is left."""
 
 
 class StripeRetryable(Exception):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from services.billing.catalog import Catalog
+from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
-from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.ports import BaseFee, FromStripe, NewSession, Pushed, Session, StripeRetryable
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -22,6 +23,7 @@ class FakePayments:
     sessions: dict[str, Session] = field(default_factory=dict)
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     invoices: dict[str, Invoice] = field(default_factory=dict)
+    given_back: dict[str, Seen] = field(default_factory=dict)
     down: bool = False
     failing_keys: set[str] = field(default_factory=set)  # idempotency keys under which a 500 is stored
     reads: int = 0
@@ -91,7 +93,54 @@ class FakePayments:
                     changes.append(f"price {price.lookup_key} created")
         return Pushed(dict(self.prices), "bpc_1", changes)
 
+    async def cancel_subscription(self, subscription_id: str, key: str) -> None:
+        self._answer()
+        self.change(subscription_id, status="canceled", ended_at=START)
+
+    async def base_fee(self, invoice_id: str, price_id: str) -> BaseFee | None:
+        self._answer()
+        invoice = self.invoices[invoice_id]
+        charged = invoice.price_id == price_id and invoice.amount_paid > 0
+        return BaseFee(f"pi_{invoice_id}", invoice.amount_paid, invoice.currency) if charged else None
+
+    async def refund(self, payment_intent: str, amount: int, refund_id: str, key: str) -> Seen:
+        self._answer()
+        for made in self.given_back.values():
+            if made.policy_refund_id == refund_id:
+                return made
+        if key in self.failing_keys:
+            raise StripeRetryable(key)
+        return self.give_back(payment_intent.removeprefix("pi_"), amount, refund_id)
+
+    async def reversals(self, charge_id: str) -> list[Seen]:
+        self._answer()
+        return [seen for seen in self.given_back.values() if seen.charge_id == charge_id]
+
+    async def customer_of_charge(self, charge_id: str) -> str:
+        self._answer()
+        invoice = self.invoices.get(charge_id.removeprefix("ch_"))
+        return invoice.customer_id if invoice else ""
+
     # What a person, or time, does at Stripe.
+
+    def give_back(self, invoice_id: str, amount: int, refund_id: str = "", kind: str = "refund") -> Seen:
+        """A refund, or a dispute, of the invoice's charge."""
+        number = len(self.given_back) + 1
+        seen = Seen(
+            id=f"{'re' if kind == 'refund' else 'du'}_{number}",
+            kind=kind,
+            charge_id=f"ch_{invoice_id}",
+            invoice_id=invoice_id,
+            customer_id=self.invoices[invoice_id].customer_id,
+            amount=amount,
+            currency=self.invoices[invoice_id].currency,
+            status="succeeded" if kind == "refund" else "needs_response",
+            reason="",
+            policy_refund_id=refund_id,
+            create_time=START + timedelta(minutes=number),
+        )
+        self.given_back[seen.id] = seen
+        return seen
 
     def pay(self, session_id: str, lookup_key: str = "skytale_pro_month") -> Subscription:
         """Completes a Checkout session: the subscription and its paid first invoice exist from now on."""

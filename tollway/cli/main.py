@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, billing, events, keys, local, output, usage
+from tollway.cli import account, billing, events, keys, local, output, refund, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -82,7 +82,11 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "plans": usage.plans,
     "usage": usage.usage,
 }
-_BILLING: dict[str, Callable[..., Any]] = {"upgrade": billing.upgrade, "portal": billing.portal}
+_BILLING: dict[str, Callable[..., Any]] = {
+    "upgrade": billing.upgrade,
+    "portal": billing.portal,
+    "refund": refund.refund,
+}
 _KEYS: dict[str, Callable[..., Any]] = {
     "list": keys.list_keys,
     "issue": keys.issue,

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from services.billing.application import audit
+from services.billing.application import audit, refunds
 from services.billing.application.context import Context
 from services.billing.catalog.model import KEEP
 from services.billing.domain.entitlement import Entitlement, resolve
@@ -125,7 +125,9 @@ async def sync(claimed: Claimed, claim: str, context: Context) -> None:
     async with context.unit_of_work() as uow:
         account = await uow.accounts.get(claimed.account_id)
         pending = await uow.events.pending_invoices(claimed.account_id, claimed.wanted)
+        charges = await uow.events.pending_charges(claimed.account_id, claimed.wanted)
         prior = await uow.entitlements.get(claimed.account_id)
+    reversals = await refunds.read_reversals(account, charges, context)
     if account.stripe_customer_id is None:
         read = FromStripe([], [], "")
     else:
@@ -139,6 +141,8 @@ async def sync(claimed: Claimed, claim: str, context: Context) -> None:
             log.info("sync.superseded", account=claimed.account_id)
             return
         await _apply(account, read, {each.invoice_id: each for each in pending}, uow, context)
+        for seen in reversals:
+            await refunds.note_reversal(account, seen, uow, context)
         await uow.events.finish(claimed.account_id, claimed.wanted, APPLIED)
         failpoint("billing.sync.before_commit")
         await uow.commit()
@@ -229,6 +233,13 @@ async def _failed(claimed: Claimed, claim: str, error: Exception, context: Conte
 
 async def assign_unowned(context: Context) -> None:
     """Events of customers that no account has noted: asks Stripe whose they are, and lets foreign ones go."""
+    async with context.unit_of_work() as uow:
+        charges = await uow.events.charges_without_customer(PARALLEL)
+    for charge_id in charges:
+        named = await context.payments.customer_of_charge(charge_id)
+        async with context.unit_of_work() as uow:
+            await uow.events.name_customer(charge_id, named)
+            await uow.commit()
     async with context.unit_of_work() as uow:
         customers = await uow.events.unowned_customers(PARALLEL)
     for customer_id in customers:

@@ -41,6 +41,15 @@ HANDLED = frozenset(
         "invoice.updated",
         "invoice.voided",
         "invoice.marked_uncollectible",
+        # Money that goes back, by policy or at Stripe's.
+        "charge.refunded",
+        "charge.refund.updated",
+        "refund.created",
+        "refund.updated",
+        "refund.failed",
+        "charge.dispute.created",
+        "charge.dispute.updated",
+        "charge.dispute.closed",
     }
 )
 
@@ -70,7 +79,7 @@ async def ingest_webhook(payload: bytes, signature: str, context: Context) -> In
                 account = hinted if kept == event.customer_id else None
         if event.type not in HANDLED:
             status = IGNORED
-        elif not event.customer_id:
+        elif not event.customer_id and not event.charge_id:
             status = FOREIGN
         else:
             status = PENDING
@@ -136,6 +145,15 @@ def _parse(payload: bytes, *, livemode: bool) -> tuple[WebhookEvent, str]:
         customer_id=customer if isinstance(customer, str) else "",
         invoice_id=thing["id"] if thing.get("object") == "invoice" and isinstance(thing.get("id"), str) else "",
         payload=payload,
+        charge_id=_charge_of(thing) if kind in HANDLED else "",
         create_time=create_time,
     )
     return event, hint if isinstance(hint, str) else ""
+
+
+def _charge_of(thing: dict[str, Any]) -> str:
+    """The charge that is given back, of a charge, refund or dispute."""
+    charge = thing.get("id") if thing.get("object") == "charge" else thing.get("charge")
+    if isinstance(charge, dict):
+        charge = charge.get("id")
+    return charge if isinstance(charge, str) and thing.get("object") in {"charge", "refund", "dispute"} else ""

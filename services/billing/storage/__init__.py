@@ -11,6 +11,7 @@ from services.billing.storage.entitlements import Entitlements
 from services.billing.storage.identity import Memberships, OutsideIdentities, Sessions, Users
 from services.billing.storage.keys import ApiKeys
 from services.billing.storage.prices import Prices
+from services.billing.storage.refunds import Refunds, Reversals
 from services.billing.storage.secrets import IdempotentAnswers, SigningKeys
 from services.billing.storage.snapshots import Snapshots
 from services.billing.storage.webhooks import Marks, WebhookEvents
@@ -34,6 +35,8 @@ class BillingUnitOfWork(UnitOfWork):
         self.prices = Prices(connection)
         self.signing_keys = SigningKeys(connection)
         self.answers = IdempotentAnswers(connection)
+        self.refunds = Refunds(connection)
+        self.reversals = Reversals(connection)
         self.snapshots = Snapshots(connection)
         self.events = WebhookEvents(connection)
         self.marks = Marks(connection)

@@ -176,6 +176,49 @@ invoice = Table(
     Column("first_failure_time", _INSTANT),
 )
 
+# A refund by policy: one per account, in the states of domain.refund.
+refund = Table(
+    "refund",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, unique=True),
+    Column("customer_id", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("payment_intent", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("used", BigInteger),
+    Column("attempt", Integer, nullable=False),
+    Column("stripe_refund_id", Text, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("finish_time", _INSTANT),
+    Column("hold_until", _INSTANT, nullable=False),  # until then whoever works on it has it to itself
+    Index("ix_refund_open", "hold_until", postgresql_where=literal_column("finish_time IS NULL")),
+)
+
+# Refunds and disputes as last read from Stripe, whoever made them.
+charge_reversal = Table(
+    "charge_reversal",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),  # refund, dispute
+    Column("charge_id", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("policy_refund_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("announced_status", Text, nullable=False),  # ours: what others have heard of it; empty: nothing
+)
+
 checkout = Table(
     "checkout",
     metadata,
@@ -203,6 +246,7 @@ webhook_event = Table(
     Column("account_id", ForeignKey("account.id")),
     Column("customer_id", Text, nullable=False),
     Column("invoice_id", Text, nullable=False),
+    Column("charge_id", Text, nullable=False, server_default=""),
     Column("payload", LargeBinary, nullable=False),
     Column("create_time", _INSTANT, nullable=False),  # Stripe's; never an order
     Column("receive_time", _INSTANT, nullable=False),

@@ -20,6 +20,7 @@ class WebhookEvent:
     type: str
     customer_id: str
     invoice_id: str
+    charge_id: str  # of a refund or dispute
     payload: bytes
     create_time: datetime
 
@@ -73,6 +74,36 @@ class WebhookEvents:
         )
         return [PendingInvoice(*row) for row in (await self._connection.execute(statement)).all()]
 
+    async def pending_charges(self, account_id: str, wanted: int) -> list[str]:
+        """Charges that pending events of refunds and disputes name."""
+        statement = (
+            select(webhook_event.c.charge_id)
+            .where(
+                webhook_event.c.account_id == account_id,
+                webhook_event.c.status == PENDING,
+                webhook_event.c.mark <= wanted,
+                webhook_event.c.charge_id != "",
+            )
+            .distinct()
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def charges_without_customer(self, limit: int) -> list[str]:
+        """Charges that pending events name without saying whose they are, as those of disputes do."""
+        nobodys = (webhook_event.c.status == PENDING) & (webhook_event.c.customer_id == "")
+        statement = select(webhook_event.c.charge_id).where(nobodys).distinct().limit(limit)
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def name_customer(self, charge_id: str, customer_id: str) -> None:
+        """Notes whose charge it is; nobody's (empty) lets its events go."""
+        statement = update(webhook_event).where(
+            webhook_event.c.charge_id == charge_id,
+            webhook_event.c.status == PENDING,
+            webhook_event.c.customer_id == "",
+        )
+        values = {"customer_id": customer_id} if customer_id else {"status": FOREIGN}
+        await self._connection.execute(statement.values(**values))
+
     async def finish(self, account_id: str, wanted: int, status: str) -> None:
         """Gives the account's pending events up to this mark their final status."""
         statement = update(webhook_event).where(
@@ -86,7 +117,11 @@ class WebhookEvents:
         """Customers that pending events name and no account has claimed."""
         statement = (
             select(webhook_event.c.customer_id)
-            .where(webhook_event.c.status == PENDING, webhook_event.c.account_id.is_(None))
+            .where(
+                webhook_event.c.status == PENDING,
+                webhook_event.c.account_id.is_(None),
+                webhook_event.c.customer_id != "",
+            )
             .distinct()
             .limit(limit)
         )
