@@ -11,7 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from services.billing.application import audit, idempotency, plans, refunds, sessions
+from services.billing import consumer
+from services.billing.application import audit, idempotency, metering, plans, refunds, sessions
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
@@ -80,6 +81,8 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(worker.run(), "sync worker")
     tasks.start(worker.run_unowned(), "unowned events")
     tasks.start(refunds.run(context), "refunds")
+    tasks.start(consumer.build(stream, context).run(), "consumer")
+    tasks.start(metering.run(context), "metering")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:

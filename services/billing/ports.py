@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from services.billing.catalog import Catalog
+from services.billing.domain.metering import Report
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 
@@ -24,6 +26,7 @@ class NewSession:
     promotion_codes: bool
     trial_days: int
     automatic_tax: bool
+    metered_price_ids: tuple[str, ...] = ()  # of units that are sold beside it
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ class Payments(Protocol):
         """Ends it at once, with no credit. One that has ended already stays so."""
         ...
 
-    async def base_fee(self, invoice_id: str, price_id: str) -> BaseFee | None:
-        """What of a paid invoice may be given back for this price; None when nothing of it can."""
+    async def base_fee(self, invoice_id: str, price_ids: Collection[str]) -> BaseFee | None:
+        """What of a paid invoice may be given back for these prices; None when nothing of it can."""
         ...
 
     async def refund(self, payment_intent: str, amount: int, refund_id: str, key: str) -> Seen:
@@ -126,9 +129,17 @@ class Payments(Protocol):
         """The refunds and disputes of a charge."""
         ...
 
+    async def report_usage(self, report: Report, catalog: Catalog) -> None:
+        """Adds units to a meter of the customer's; the same report again adds nothing. Raises UsageRejected."""
+        ...
+
     async def customer_of_charge(self, charge_id: str) -> str:
         """Empty for a charge without a customer, or that does not exist."""
         ...
+
+
+class UsageRejected(Exception):
+    """Stripe refuses this report of use for good."""
 
 
 class RefundRejected(Exception):

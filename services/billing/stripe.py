@@ -20,6 +20,7 @@ from services.billing.catalog import Catalog, Price
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.stripe_metering import MeterCalls
 from services.billing.stripe_refunds import RefundCalls
 from services.billing.token_bucket import BACKGROUND, PEOPLE, TokenBucket
 from services.kit import telemetry
@@ -46,7 +47,9 @@ def _id(value: Any) -> str:
 
 
 def subscription_of(data: dict[str, Any]) -> Subscription:
-    item = data["items"]["data"][0]
+    items = data["items"]["data"]
+    # The plan's own price; those of metered units come beside it.
+    item = next((each for each in items if not _is_metered(each["price"])), items[0])
     price = item["price"]
     return Subscription(
         id=data["id"],
@@ -65,6 +68,10 @@ def subscription_of(data: dict[str, Any]) -> Subscription:
         ended_at=_instant(data.get("ended_at")),
         trial_end=_instant(data.get("trial_end")),
     )
+
+
+def _is_metered(price: dict[str, Any]) -> bool:
+    return (price.get("recurring") or {}).get("usage_type") == "metered"
 
 
 def invoice_of(data: dict[str, Any]) -> Invoice:
@@ -101,7 +108,7 @@ def _session_of(data: stripe.checkout.Session) -> Session:
     )
 
 
-class StripePayments(RefundCalls):
+class StripePayments(RefundCalls, MeterCalls):
     """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
 
     def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:
@@ -125,11 +132,12 @@ class StripePayments(RefundCalls):
 
     async def create_session(self, new: NewSession) -> Session:
         metadata = {ACCOUNT_KEY: new.account_id}
+        metered = [{"price": price_id} for price_id in new.metered_price_ids]
         params: Any = {
             "mode": "subscription",
             "customer": new.customer_id,
             "client_reference_id": new.account_id,
-            "line_items": [{"price": new.price_id, "quantity": 1}],
+            "line_items": [{"price": new.price_id, "quantity": 1}, *metered],
             "success_url": new.success_url,
             "cancel_url": new.cancel_url,
             "allow_promotion_codes": new.promotion_codes,
@@ -228,6 +236,9 @@ class StripePayments(RefundCalls):
             await self._push_product(product, name, tier.description, changes)
             for price in tier.prices:
                 prices[price.lookup_key] = await self._push_price(product, tier_name, price, changes)
+                for sold in catalog.metered_prices(tier_name, price):
+                    meter = await self._push_meter(catalog, sold.meter, changes)
+                    prices[sold.lookup_key] = await self._push_metered(product, tier_name, sold, meter, changes)
         return Pushed(prices, await self._push_portal(catalog, return_url, changes), changes)
 
     async def _push_product(self, product_id: str, name: str, description: str, changes: list[str]) -> None:

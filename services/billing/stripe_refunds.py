@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class RefundCalls:
             if again.status != "canceled":  # else somebody was faster
                 raise
 
-    async def base_fee(self, invoice_id: str, price_id: str) -> BaseFee | None:
+    async def base_fee(self, invoice_id: str, price_ids: Collection[str]) -> BaseFee | None:
         params: Any = {"expand": ["payments"]}
         found = await self._call(
             "invoices.retrieve", lambda: self._client.v1.invoices.retrieve_async(invoice_id, params)
@@ -48,7 +48,7 @@ class RefundCalls:
         invoice = found.to_dict(for_json=True)
         paid = (p for p in (invoice.get("payments") or {}).get("data") or [] if p.get("status") == "paid")
         intent = next((p["payment"].get("payment_intent") for p in paid if p.get("payment")), None)
-        amount = sum(_amount(line) for line in invoice["lines"]["data"] if _price(line) == price_id)
+        amount = sum(_amount(line) for line in invoice["lines"]["data"] if _price(line) in price_ids)
         if not intent or amount <= 0:
             return None
         intent_id = intent if isinstance(intent, str) else str(intent["id"])

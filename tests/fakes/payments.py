@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from services.billing.catalog import Catalog
+from services.billing.domain.metering import Report
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
-from services.billing.ports import BaseFee, FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.ports import BaseFee, FromStripe, NewSession, Pushed, Session, StripeRetryable, UsageRejected
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -24,6 +26,9 @@ class FakePayments:
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     invoices: dict[str, Invoice] = field(default_factory=dict)
     given_back: dict[str, Seen] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)  # by identifier
+    lose_answers: int = 0  # of reports of use that are taken
+    rejecting_usage: bool = False
     down: bool = False
     failing_keys: set[str] = field(default_factory=set)  # idempotency keys under which a 500 is stored
     reads: int = 0
@@ -86,8 +91,8 @@ class FakePayments:
     async def push(self, catalog: Catalog, return_url: str) -> Pushed:
         self._answer()
         changes = []
-        for tier in catalog.tiers.values():
-            for price in tier.prices:
+        for name, tier in catalog.tiers.items():
+            for price in [*tier.prices, *(m for p in tier.prices for m in catalog.metered_prices(name, p))]:
                 if price.lookup_key not in self.prices:
                     self.prices[price.lookup_key] = f"price_{price.lookup_key}"
                     changes.append(f"price {price.lookup_key} created")
@@ -97,10 +102,10 @@ class FakePayments:
         self._answer()
         self.change(subscription_id, status="canceled", ended_at=START)
 
-    async def base_fee(self, invoice_id: str, price_id: str) -> BaseFee | None:
+    async def base_fee(self, invoice_id: str, price_ids: Collection[str]) -> BaseFee | None:
         self._answer()
         invoice = self.invoices[invoice_id]
-        charged = invoice.price_id == price_id and invoice.amount_paid > 0
+        charged = invoice.price_id in price_ids and invoice.amount_paid > 0
         return BaseFee(f"pi_{invoice_id}", invoice.amount_paid, invoice.currency) if charged else None
 
     async def refund(self, payment_intent: str, amount: int, refund_id: str, key: str) -> Seen:
@@ -111,6 +116,15 @@ class FakePayments:
         if key in self.failing_keys:
             raise StripeRetryable(key)
         return self.give_back(payment_intent.removeprefix("pi_"), amount, refund_id)
+
+    async def report_usage(self, report: Report, catalog: Catalog) -> None:
+        self._answer()
+        if self.rejecting_usage:
+            raise UsageRejected("timestamp_too_far_in_past")
+        self.reports.setdefault(report.identifier, report)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise StripeUnavailable("the answer was lost")
 
     async def reversals(self, charge_id: str) -> list[Seen]:
         self._answer()

@@ -64,6 +64,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
                 url=None,
                 expire_time=None,
                 create_time=context.business.now(),
+                metered_price_ids=",".join(await _metered_prices(command.tier, tier, context, uow)),
             )
             standing = await uow.checkouts.unclosed(command.account_id)
             if standing is None:
@@ -129,6 +130,16 @@ async def _price(tier: Tier, uow: BillingUnitOfWork) -> str:
     return price_id
 
 
+async def _metered_prices(name: str, tier: Tier, context: Context, uow: BillingUnitOfWork) -> list[str]:
+    """The prices of units that the tier sells beside its base price."""
+    on_sale = await uow.prices.on_sale()
+    wanted = context.catalog.metered_prices(name, tier.prices[0])
+    found = [on_sale.get(each.lookup_key) for each in wanted]
+    if None in found:
+        raise PriceNotPushed("The plans are not at Stripe yet. The operator has to push the catalog.")
+    return [each for each in found if each is not None]
+
+
 async def _refuse_subscribed(account_id: str, uow: BillingUnitOfWork) -> None:
     await uow.accounts.get(account_id, lock=True)
     if any(subscription.live for subscription in await uow.snapshots.subscriptions(account_id)):
@@ -182,6 +193,7 @@ async def _open(standing: Checkout, customer_id: str, context: Context) -> Sessi
         account_id=standing.account_id,
         customer_id=customer_id,
         price_id=standing.price_id,
+        metered_price_ids=tuple(filter(None, standing.metered_price_ids.split(","))),
         success_url=standing.success_url,
         cancel_url=standing.cancel_url,
         promotion_codes=policies.promotion_codes,

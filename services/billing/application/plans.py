@@ -132,7 +132,9 @@ async def push_catalog(context: Context) -> Pushed:
     async with context.unit_of_work() as uow:
         for name, tier in context.catalog.tiers.items():
             for price in tier.prices:
-                await uow.prices.remember(pushed.prices[price.lookup_key], price.lookup_key, name, on_sale=True)
+                metered = [each.lookup_key for each in context.catalog.metered_prices(name, price)]
+                for key in (price.lookup_key, *metered):
+                    await uow.prices.remember(pushed.prices[key], key, name, on_sale=True)
         if pushed.portal_configuration:
             await uow.prices.set_portal_configuration(pushed.portal_configuration)
         await uow.commit()

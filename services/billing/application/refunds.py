@@ -67,13 +67,14 @@ async def preview_refund(account_id: str, context: Context) -> Offer:
         running = current([s for s in await uow.snapshots.subscriptions(account_id) if s.live])
         began = await uow.refunds.began(account_id) if running is not None else None
         base = await uow.refunds.base_invoice(running.id) if running is not None else None
+        base_prices = await uow.prices.of_lookup_keys(context.catalog.base_lookup_keys)
     used = None
     reason = "REFUNDED_ALREADY" if earlier else refusal(policy, began, None, context.business.now())
     fee = None
     if not reason and base is not None and policy is not None:
         used = (await context.usage.counted(account.id, policy.limit)).used
         reason = refusal(policy, began, used, context.business.now())
-        fee = await context.payments.base_fee(*base)
+        fee = await context.payments.base_fee(base, base_prices)
     if not reason and fee is None:
         reason = "NOTHING_TO_REFUND"
     return Offer(
@@ -81,7 +82,7 @@ async def preview_refund(account_id: str, context: Context) -> Offer:
         message=_WORDS.get(reason, _DUE),
         fee=fee,
         subscription_id=running.id if running is not None else "",
-        invoice_id=base[0] if base is not None else "",
+        invoice_id=base or "",
         window_end=window_end(policy, began) if policy and began else None,
         used=used or 0,
         fewer_than=policy.fewer_than if policy else 0,

@@ -68,10 +68,10 @@ class Refunds:
         found: datetime | None = (await self._connection.execute(statement)).scalar_one()
         return found
 
-    async def base_invoice(self, subscription_id: str) -> tuple[str, str] | None:
-        """The latest paid invoice that charged the subscription's base fee, and its price."""
+    async def base_invoice(self, subscription_id: str) -> str | None:
+        """The latest paid invoice that charged the subscription's base fee."""
         statement = (
-            select(invoice.c.id, invoice.c.price_id)
+            select(invoice.c.id)
             .where(
                 invoice.c.subscription_id == subscription_id,
                 invoice.c.status == "paid",
@@ -81,8 +81,7 @@ class Refunds:
             .order_by(invoice.c.create_time.desc())
             .limit(1)
         )
-        row = (await self._connection.execute(statement)).first()
-        return None if row is None else (row[0], row[1])
+        return (await self._connection.execute(statement)).scalar_one_or_none()
 
 
 class Reversals:

@@ -18,12 +18,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.kit.database import new_metadata
+from services.kit.inbox import inbox_table
 from services.kit.outbox import outbox_table
 
 metadata = new_metadata()
 _INSTANT = DateTime(timezone=True)
 
 outbox = outbox_table(metadata)
+inbox = inbox_table(metadata)
 
 account = Table(
     "account",
@@ -219,6 +221,31 @@ charge_reversal = Table(
     Column("announced_status", Text, nullable=False),  # ours: what others have heard of it; empty: nothing
 )
 
+# Use that is sold by the unit: quota's totals, and how much of them Stripe's meter has taken. See domain.metering.
+usage_total = Table(
+    "usage_total",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("period_start", _INSTANT, primary_key=True),
+    Column("period_end", _INSTANT, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    Column("record_time", _INSTANT, nullable=False),
+    Column("final", Boolean, nullable=False),
+    Column("sent", BigInteger, nullable=False),
+    Column("sending", BigInteger),
+    Column("sending_stamp", _INSTANT),
+    Column("reports", BigInteger, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("hold_until", _INSTANT, nullable=False),
+    Index(
+        "ix_usage_total_open",
+        "account_id",
+        "meter",
+        postgresql_where=literal_column("used <> sent OR sending IS NOT NULL"),
+    ),
+)
+
 checkout = Table(
     "checkout",
     metadata,
@@ -234,6 +261,7 @@ checkout = Table(
     Column("url", Text),
     Column("expire_time", _INSTANT),
     Column("create_time", _INSTANT, nullable=False),
+    Column("metered_price_ids", Text, nullable=False, server_default=""),  # with commas between; of units sold
     # DESIGN §4: one session per account is open at a time.
     Index("uq_checkout_open", "account_id", unique=True, postgresql_where=literal_column("state <> 'closed'")),
 )

@@ -201,10 +201,10 @@ async def test_a_base_fee_is_given_back_once_for_our_id_and_the_subscription_end
     await stripe.pay(session)
     read = await stripe.payments.read(customer_id, [], want_last_paid=False)
     (subscription,), (invoice,) = read.subscriptions, read.invoices
-    fee = await stripe.payments.base_fee(invoice.id, stripe.price_id)
+    fee = await stripe.payments.base_fee(invoice.id, {stripe.price_id})
     assert fee is not None
     assert (fee.amount, fee.currency) == (2900, "usd")
-    assert await stripe.payments.base_fee(invoice.id, "price_of_nothing") is None
+    assert await stripe.payments.base_fee(invoice.id, {"price_of_nothing"}) is None
     for _ in range(2):
         await stripe.payments.cancel_subscription(subscription.id, f"{account_id}:cancel")
     made = await stripe.payments.refund(fee.payment_intent, fee.amount, f"rfd_{account_id}", f"{account_id}:1")
