@@ -24,10 +24,12 @@ from gateway.routes import (
     health,
     keys,
     operator,
+    operator_accounts,
     orgs,
     plans,
     refunds,
     signup,
+    subscriptions,
     tokens,
     usage,
     webhooks,
@@ -53,7 +55,9 @@ _ROUTERS = (
     keys.router,
     caps.router,
     operator.router,
+    operator_accounts.router,
     refunds.router,
+    subscriptions.router,
     pages.router,
 )
 

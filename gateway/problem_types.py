@@ -95,6 +95,9 @@ KNOWN: dict[str, ProblemType] = {
     "catalog_not_pushed": ProblemType(
         409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
     ),
+    "no_subscription": ProblemType(409, "No subscription", "There is no live subscription to change."),
+    "plan_unchanged": ProblemType(409, "Same plan", "The account is on this plan already."),
+    "payment_declined": ProblemType(402, "Payment declined", "The card was declined; the plan stays as it was."),
     "refund_not_offered": ProblemType(409, "No refund policy", "This product gives no refunds by policy."),
     "nothing_to_refund": ProblemType(409, "Nothing to refund", "There is no paid subscription to refund."),
     "refund_window_over": ProblemType(409, "Too late for a refund", "The time in which a refund is given is over."),

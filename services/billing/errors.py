@@ -79,6 +79,20 @@ class AlreadySubscribed(FailedPrecondition):
     reason = "ALREADY_SUBSCRIBED"
 
 
+class NoSubscription(FailedPrecondition):
+    reason = "NO_SUBSCRIPTION"
+
+
+class PlanUnchanged(FailedPrecondition):
+    reason = "PLAN_UNCHANGED"
+
+
+class PaymentDeclined(FailedPrecondition):
+    """Stripe could not charge the customer's card. Nothing changed."""
+
+    reason = "PAYMENT_DECLINED"
+
+
 class NoCustomer(FailedPrecondition):
     reason = "NO_CUSTOMER"
 

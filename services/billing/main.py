@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from services.billing import consumer
-from services.billing.application import audit, idempotency, metering, plans, refunds, sessions
+from services.billing.application import audit, idempotency, metering, operators, plans, refunds, sessions
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
@@ -83,6 +83,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(refunds.run(context), "refunds")
     tasks.start(consumer.build(stream, context).run(), "consumer")
     tasks.start(metering.run(context), "metering")
+    tasks.start(operators.run(context), "overrides")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:

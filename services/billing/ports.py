@@ -9,6 +9,7 @@ from typing import Protocol
 
 from services.billing.catalog import Catalog
 from services.billing.domain.metering import Report
+from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 
@@ -78,6 +79,10 @@ class Usage(Protocol):
         """Raises Unavailable when quota does not answer."""
         ...
 
+    async def used(self, account_id: str) -> dict[str, int]:
+        """Units used by limit, in each one's present period. Raises Unavailable."""
+        ...
+
 
 class Payments(Protocol):
     """Every call raises StripeUnavailable when Stripe gave no answer that settles it."""
@@ -131,6 +136,18 @@ class Payments(Protocol):
 
     async def report_usage(self, report: Report, catalog: Catalog) -> None:
         """Adds units to a meter of the customer's; the same report again adds nothing. Raises UsageRejected."""
+        ...
+
+    async def preview_change(self, change: PlanChange) -> Preview:
+        """The invoice that change_plan would make now. Changes nothing."""
+        ...
+
+    async def change_plan(self, change: PlanChange) -> None:
+        """With proration invoiced at once. What is so already stays. Raises PaymentDeclined: nothing changed."""
+        ...
+
+    async def set_cancellation(self, subscription_id: str, *, cancel: bool) -> None:
+        """Whether it ends with its period. What is so already stays."""
         ...
 
     async def customer_of_charge(self, charge_id: str) -> str:

@@ -18,5 +18,9 @@ class QuotaLink:
         states = [state.used for meter in answer.meters for state in meter.limits if state.name == limit]
         return Counted(version=answer.version, used=max(states) if states else None)
 
+    async def used(self, account_id: str) -> dict[str, int]:
+        answer = await self._link.call(self._stub.GetUsage, quota_pb2.GetUsageRequest(account_id=account_id))
+        return {state.name: state.used for meter in answer.meters for state in meter.limits}
+
     async def close(self) -> None:
         await self._link.close()

@@ -20,6 +20,7 @@ from services.billing.catalog import Catalog, Price
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.stripe_changes import ChangeCalls
 from services.billing.stripe_metering import MeterCalls
 from services.billing.stripe_refunds import RefundCalls
 from services.billing.token_bucket import BACKGROUND, PEOPLE, TokenBucket
@@ -108,7 +109,7 @@ def _session_of(data: stripe.checkout.Session) -> Session:
     )
 
 
-class StripePayments(RefundCalls, MeterCalls):
+class StripePayments(RefundCalls, MeterCalls, ChangeCalls):
     """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
 
     def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 from services.billing.catalog import Catalog
 from services.billing.domain.metering import Report
+from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
-from services.billing.errors import StripeUnavailable
+from services.billing.errors import PaymentDeclined, StripeUnavailable
 from services.billing.ports import BaseFee, FromStripe, NewSession, Pushed, Session, StripeRetryable, UsageRejected
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -29,6 +30,7 @@ class FakePayments:
     reports: dict[str, Report] = field(default_factory=dict)  # by identifier
     lose_answers: int = 0  # of reports of use that are taken
     rejecting_usage: bool = False
+    declining: bool = False
     down: bool = False
     failing_keys: set[str] = field(default_factory=set)  # idempotency keys under which a 500 is stored
     reads: int = 0
@@ -125,6 +127,21 @@ class FakePayments:
         if self.lose_answers:
             self.lose_answers -= 1
             raise StripeUnavailable("the answer was lost")
+
+    async def preview_change(self, change: PlanChange) -> Preview:
+        self._answer()
+        return Preview(1450, 1450, "usd", (("Unused time", -1450), ("Remaining time", 2900)))
+
+    async def change_plan(self, change: PlanChange) -> None:
+        self._answer()
+        if self.declining:
+            raise PaymentDeclined("declined")
+        lookup_key = next(key for key, price_id in self.prices.items() if price_id == change.price_id)
+        self.change(change.subscription_id, price_id=change.price_id, lookup_key=lookup_key)
+
+    async def set_cancellation(self, subscription_id: str, *, cancel: bool) -> None:
+        self._answer()
+        self.change(subscription_id, cancel_at_period_end=cancel, cancel_at=None)
 
     async def reversals(self, charge_id: str) -> list[Seen]:
         self._answer()

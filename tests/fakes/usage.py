@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.billing.ports import Counted
 
@@ -11,8 +11,12 @@ from services.billing.ports import Counted
 class FakeUsage:
     """Knows every version at once, unless a test says which it has heard of."""
 
-    used: int | None = 0
+    used_in_all: int | None = 0
+    by_limit: dict[str, int] = field(default_factory=dict)
     version: int = 1_000_000
 
     async def counted(self, account_id: str, limit: str) -> Counted:
-        return Counted(self.version, self.used)
+        return Counted(self.version, self.used_in_all)
+
+    async def used(self, account_id: str) -> dict[str, int]:
+        return dict(self.by_limit)

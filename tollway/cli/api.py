@@ -72,6 +72,9 @@ class Api:
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._call("POST", path, body)
 
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._call("PUT", path, body)
+
     def delete(self, path: str) -> dict[str, Any]:
         return self._call("DELETE", path, None)
 

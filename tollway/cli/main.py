@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, billing, events, keys, local, output, refund, usage
+from tollway.cli import account, admin, billing, change, events, keys, local, output, refund, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
 )
 billing_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
+admin_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 keys_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
@@ -61,6 +62,12 @@ def events_group() -> None:
     """Follow what the services announce."""
 
 
+@admin_app.callback()
+@with_options
+def admin_group() -> None:
+    """What operators do with accounts."""
+
+
 @keys_app.callback()
 @with_options
 def keys_group() -> None:
@@ -85,7 +92,16 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 _BILLING: dict[str, Callable[..., Any]] = {
     "upgrade": billing.upgrade,
     "portal": billing.portal,
+    "preview": change.preview,
+    "change": change.change,
+    "cancel": change.cancel,
+    "resume": change.resume,
     "refund": refund.refund,
+}
+_ADMIN: dict[str, Callable[..., Any]] = {
+    "accounts": admin.accounts,
+    "explain": admin.explain,
+    "override": admin.override,
 }
 _KEYS: dict[str, Callable[..., Any]] = {
     "list": keys.list_keys,
@@ -97,12 +113,15 @@ for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
     billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _ADMIN.items():
+    admin_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _KEYS.items():
     keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
 local_app.command("token", epilog=EXIT_CODES)(with_options(local.token))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(keys_app, name="keys")
+app.add_typer(admin_app, name="admin")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")
 

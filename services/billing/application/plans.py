@@ -158,7 +158,8 @@ async def apply_catalog(context: Context) -> int:
                 read = await uow.snapshots.subscriptions(account_id)
                 prices = {s.price_id for s in read} | {prior.granted_price_id}
                 tiers = await uow.prices.tiers(prices)
-                state = resolve(context.catalog, prior, read, tiers).entitlement
+                override = await uow.overrides.tier(account_id, context.business.now())
+                state = resolve(context.catalog, prior, read, tiers, override_tier=override).entitlement
                 await save_entitlement(prior, state, uow, context, CATALOG)
             await uow.commit()
         seen += len(account_ids)

@@ -170,9 +170,9 @@ async def _apply(
         if sold is not None:
             await uow.prices.remember(subscription.price_id, subscription.lookup_key, sold, on_sale=False)
     prices = {s.price_id for s in read.subscriptions} | {prior.granted_price_id, read.last_paid_price_id}
-    resolution = resolve(
-        context.catalog, prior, read.subscriptions, await uow.prices.tiers(prices), read.last_paid_price_id
-    )
+    override = await uow.overrides.tier(account.id, context.business.now())
+    tiers = await uow.prices.tiers(prices)
+    resolution = resolve(context.catalog, prior, read.subscriptions, tiers, read.last_paid_price_id, override)
     for alert in resolution.alerts:
         telemetry.count("tollway_billing_alerts_total", 1, alert=alert)
         log.warning("billing.alert", alert=alert, account=account.id)

@@ -28,7 +28,7 @@ class Account:
 _SLUG = re.compile(r"[a-z0-9-]{1,100}")
 
 
-def to_account(row: Row[Any]) -> Account:
+def to_account(row: Row[*tuple[Any, ...]]) -> Account:
     return Account(*row[: len(account.c)])
 
 

@@ -221,6 +221,19 @@ charge_reversal = Table(
     Column("announced_status", Text, nullable=False),  # ours: what others have heard of it; empty: nothing
 )
 
+# Tiers by agreement, whatever the subscription says. The audit log keeps those that have ended.
+override = Table(
+    "override",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("tier", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("end_time", _INSTANT, index=True),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+)
+
 # Use that is sold by the unit: quota's totals, and how much of them Stripe's meter has taken. See domain.metering.
 usage_total = Table(
     "usage_total",

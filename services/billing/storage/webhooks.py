@@ -184,6 +184,11 @@ class Marks:
         wanted, attempts, holder = (await self._connection.execute(returning)).one()
         return Claimed(account_id, wanted, attempts), claim is not None and holder == claim
 
+    async def is_done(self, account_id: str, mark: int) -> bool:
+        """Whether a read that began after the mark has been applied."""
+        statement = select(billing_sync.c.done >= mark).where(billing_sync.c.account_id == account_id)
+        return bool((await self._connection.execute(statement)).scalar_one_or_none())
+
     async def claim(self, claim: str, hold: timedelta, limit: int) -> list[Claimed]:
         """Claims accounts that are due; other workers leave them alone until the hold ends."""
         due = (

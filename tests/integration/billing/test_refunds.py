@@ -93,7 +93,7 @@ async def test_the_window_and_the_usage_bound_decide_and_a_refusal_ends_nothing(
 ) -> None:
     account_id = await paid(shop)
     shop.context.business.moment = START + timedelta(days=days, seconds=1)  # type: ignore[attr-defined]
-    shop.usage.used = used
+    shop.usage.used_in_all = used
     offer = await refunds.preview_refund(account_id, shop.context)
     assert offer.reason == reason
     if reason:
@@ -122,7 +122,7 @@ async def test_use_that_came_between_the_promise_and_the_end_is_counted(shop: Bi
     asking = asyncio.create_task(ask(shop, account_id))
     while not any(row[0] == "counting" for row in await shop.rows("SELECT state FROM refund")):
         await asyncio.wait([asking], timeout=0.01)
-    shop.usage.used, shop.usage.version = 100, 1_000_000
+    shop.usage.used_in_all, shop.usage.version = 100, 1_000_000
     made = await asking
     assert (made.state, made.used) == (State.REFUSED, 100)
     assert shop.payments.given_back == {}
