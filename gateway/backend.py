@@ -17,6 +17,7 @@ from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
 from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
 from tollway.billing.v1.operator_pb2_grpc import OperatorServiceStub
+from tollway.billing.v1.reconcile_pb2_grpc import ReconcileServiceStub
 from tollway.billing.v1.refund_pb2_grpc import RefundServiceStub
 from tollway.billing.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
@@ -43,6 +44,7 @@ class Backend:
         self.plans = BillingServiceStub(self.billing.channel)
         self.operators = OperatorServiceStub(self.billing.channel)
         self.subscriptions = SubscriptionServiceStub(self.billing.channel)
+        self.reconciling = ReconcileServiceStub(self.billing.channel)
         self.refunds = RefundServiceStub(self.billing.channel)
         self.entitlements = EntitlementServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)

@@ -95,6 +95,7 @@ KNOWN: dict[str, ProblemType] = {
     "catalog_not_pushed": ProblemType(
         409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
     ),
+    "event_not_found": ProblemType(404, "Event not found", "There is no such event."),
     "no_subscription": ProblemType(409, "No subscription", "There is no live subscription to change."),
     "plan_unchanged": ProblemType(409, "Same plan", "The account is on this plan already."),
     "payment_declined": ProblemType(402, "Payment declined", "The card was declined; the plan stays as it was."),

@@ -107,6 +107,10 @@ class RefundRefused(FailedPrecondition):
     """No refund is due; the reason is one of domain.refund's."""
 
 
+class EventNotFound(NotFound):
+    reason = "EVENT_NOT_FOUND"
+
+
 class SignatureInvalid(InvalidArgument):
     reason = "SIGNATURE_INVALID"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from services.billing import consumer
-from services.billing.application import audit, idempotency, metering, operators, plans, refunds, sessions
+from services.billing.application import audit, idempotency, metering, operators, plans, reconcile, refunds, sessions
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
@@ -84,6 +84,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(consumer.build(stream, context).run(), "consumer")
     tasks.start(metering.run(context), "metering")
     tasks.start(operators.run(context), "overrides")
+    tasks.start(reconcile.run(context), "reconciliation")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:

@@ -109,6 +109,14 @@ class Payments(Protocol):
         """All the customer's subscriptions, their latest invoices, and the named invoices of that customer."""
         ...
 
+    async def list_invoices(self, customer_id: str) -> list[Invoice]:
+        """All of the customer's, drafts left out."""
+        ...
+
+    async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
+        """Events of these types, as JSON, as a webhook would bring them."""
+        ...
+
     async def account_of_customer(self, customer_id: str) -> str:
         """The account id that we wrote on the customer; empty for a customer that is not ours."""
         ...

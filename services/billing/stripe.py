@@ -7,7 +7,8 @@ the process. A token bucket keeps background reads from starving people's checko
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -214,6 +215,24 @@ class StripePayments(RefundCalls, MeterCalls, ChangeCalls):
         params: Any = {"customer": customer_id, "status": "paid", "limit": 1}
         page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
         return next((invoice_of(each.to_dict(for_json=True)).price_id for each in page.data), "")
+
+    async def list_invoices(self, customer_id: str) -> list[Invoice]:
+        params: Any = {"customer": customer_id, "limit": 100}
+        page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
+        listed = [invoice_of(each.to_dict(for_json=True)) async for each in page.auto_paging_iter()]
+        return [each for each in listed if each.status != "draft"]
+
+    async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
+        names = sorted(types)
+        found: list[bytes] = []
+        for begin in range(0, len(names), 20):  # Stripe takes 20 types at a time
+            found += await self._events(names[begin : begin + 20], since)
+        return found
+
+    async def _events(self, types: list[str], since: datetime) -> list[bytes]:
+        params: Any = {"types": types, "created": {"gte": int(since.timestamp())}, "limit": 100}
+        page = await self._call("events.list", lambda: self._client.v1.events.list_async(params), BACKGROUND)
+        return [json.dumps(each.to_dict(for_json=True)).encode() async for each in page.auto_paging_iter()]
 
     async def account_of_customer(self, customer_id: str) -> str:
         try:

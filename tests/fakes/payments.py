@@ -29,6 +29,7 @@ class FakePayments:
     given_back: dict[str, Seen] = field(default_factory=dict)
     reports: dict[str, Report] = field(default_factory=dict)  # by identifier
     lose_answers: int = 0  # of reports of use that are taken
+    events: list[bytes] = field(default_factory=list)  # what Stripe would list
     rejecting_usage: bool = False
     declining: bool = False
     down: bool = False
@@ -85,6 +86,14 @@ class FakePayments:
         paid = [i for i in self.invoices.values() if i.customer_id == customer_id and i.status == "paid"]
         last = max(paid, key=lambda i: i.create_time).price_id if paid and want_last_paid else ""
         return FromStripe(mine, [i for i in invoices if i.customer_id == customer_id], last)
+
+    async def list_invoices(self, customer_id: str) -> list[Invoice]:
+        self._answer()
+        return [i for i in self.invoices.values() if i.customer_id == customer_id and i.status != "draft"]
+
+    async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
+        self._answer()
+        return list(self.events)
 
     async def account_of_customer(self, customer_id: str) -> str:
         self._answer()

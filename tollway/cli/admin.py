@@ -24,7 +24,7 @@ def accounts(
 
     Example: tollway admin accounts ada@example.com
     """
-    with _api() as api:
+    with operator_api() as api:
         found = api.get(f"/v1/operator/accounts?query={quote(query)}&page_size=100")
     if current.as_json:
         output.out_json(found)
@@ -50,7 +50,7 @@ def explain(account: _Account) -> None:
 
     Example: tollway admin explain acct_…
     """
-    with _api() as api:
+    with operator_api() as api:
         told = api.get(f"/v1/operator/accounts/{_id(api, account)}")
     if current.as_json:
         output.out_json(told)
@@ -87,7 +87,7 @@ def override(
     if re.fullmatch(r"\d{4}-\d\d-\d\d", until):
         until += "T00:00:00Z"
     body: dict[str, Any] = {"tier": tier or None, "terms": terms, "ends_at": until or None}
-    with _api() as api:
+    with operator_api() as api:
         answer = api.put(f"/v1/operator/accounts/{_id(api, account)}/override", body)
     if current.as_json:
         output.out_json(answer)
@@ -99,7 +99,7 @@ def override(
         output.out(f"On {output.plain(made['tier'])} by agreement, {end}.")
 
 
-def _api() -> Api:
+def operator_api() -> Api:
     token = os.environ.get("TOLLWAY_OPERATOR_TOKEN", "").strip()
     if not token:
         step = "set TOLLWAY_OPERATOR_TOKEN to the gateway's"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, admin, billing, change, events, keys, local, output, refund, usage
+from tollway.cli import account, admin, billing, change, events, keys, local, output, reconcile, refund, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -88,6 +88,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "token": account.token,
     "plans": usage.plans,
     "usage": usage.usage,
+    "reconcile": reconcile.reconcile,
 }
 _BILLING: dict[str, Callable[..., Any]] = {
     "upgrade": billing.upgrade,
@@ -118,6 +119,9 @@ for name, function in _ADMIN.items():
 for name, function in _KEYS.items():
     keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
 local_app.command("token", epilog=EXIT_CODES)(with_options(local.token))
+events_app.command("list", epilog=EXIT_CODES)(with_options(reconcile.list_events))
+events_app.command("show", epilog=EXIT_CODES)(with_options(reconcile.show))
+events_app.command("replay", epilog=EXIT_CODES)(with_options(reconcile.replay))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(keys_app, name="keys")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -120,8 +121,8 @@ class Worker:
                     await uow.commit()
 
 
-async def sync(claimed: Claimed, claim: str, context: Context) -> None:
-    """One read of one account, applied as of the noted mark."""
+async def sync(claimed: Claimed, claim: str, context: Context, also: Sequence[str] = ()) -> None:
+    """One read of one account, applied as of the noted mark. `also`: invoices to read that no event names."""
     async with context.unit_of_work() as uow:
         account = await uow.accounts.get(claimed.account_id)
         pending = await uow.events.pending_invoices(claimed.account_id, claimed.wanted)
@@ -131,7 +132,7 @@ async def sync(claimed: Claimed, claim: str, context: Context) -> None:
     if account.stripe_customer_id is None:
         read = FromStripe([], [], "")
     else:
-        named = [each.invoice_id for each in pending]
+        named = [*(each.invoice_id for each in pending), *also]
         read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=False)
         if _nothing_to_keep(read, prior, context):
             read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=True)

@@ -65,6 +65,11 @@ class Ingested:
 async def ingest_webhook(payload: bytes, signature: str, context: Context) -> Ingested:
     """Stores the event once by its id and marks its account, in one commit. Applying it comes after the answer."""
     _verify(payload, signature, context)
+    return await store(payload, context)
+
+
+async def store(payload: bytes, context: Context) -> Ingested:
+    """As above, for what is known to be Stripe's."""
     event, account_hint = _parse(payload, livemode=context.settings.livemode)
     async with context.unit_of_work() as uow:
         account = await uow.accounts.of_customer(event.customer_id) if event.customer_id else None

@@ -63,6 +63,12 @@ class Accounts:
         row = (await self._connection.execute(statement)).first()
         return to_account(row) if row is not None else None
 
+    async def with_customer(self, after: str, limit: int) -> list[Account]:
+        """Those that Stripe knows, in the order of their ids."""
+        statement = select(account).where(account.c.stripe_customer_id.is_not(None), account.c.id > after)
+        rows = (await self._connection.execute(statement.order_by(account.c.id).limit(limit))).all()
+        return [to_account(row) for row in rows]
+
     async def set_customer(self, account_id: str, customer_id: str) -> str:
         """Keeps the first customer id it is told, for ever; returns the one that is kept."""
         statement = (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.errors import EventNotFound
 from services.billing.storage.tables import billing_sync, webhook_event
 
 PENDING, APPLIED, IGNORED, FOREIGN, DEAD = "pending", "applied", "ignored", "ignored_foreign", "dead"
@@ -23,6 +25,20 @@ class WebhookEvent:
     charge_id: str  # of a refund or dispute
     payload: bytes
     create_time: datetime
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    id: str
+    type: str
+    account_id: str | None
+    customer_id: str
+    status: str
+    create_time: datetime
+    receive_time: datetime
+
+
+_STORED = [webhook_event.c[field.name] for field in fields(StoredEvent)]
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,32 @@ class WebhookEvents:
         statement = insert(webhook_event).values(**vars(event), **ours)
         result = await self._connection.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
         return result.rowcount == 1
+
+    async def known(self, event_ids: Sequence[str]) -> set[str]:
+        statement = select(webhook_event.c.id).where(webhook_event.c.id.in_(event_ids))
+        return set((await self._connection.execute(statement)).scalars())
+
+    async def stored(self, status: str, account_id: str, limit: int) -> Sequence[StoredEvent]:
+        """Newest first; of any status, of any account, when these are empty."""
+        statement = select(*_STORED).order_by(webhook_event.c.receive_time.desc(), webhook_event.c.id).limit(limit)
+        if status:
+            statement = statement.where(webhook_event.c.status == status)
+        if account_id:
+            statement = statement.where(webhook_event.c.account_id == account_id)
+        return [StoredEvent(*row) for row in (await self._connection.execute(statement)).all()]
+
+    async def get(self, event_id: str) -> tuple[StoredEvent, bytes]:
+        """With what Stripe sent. Raises EventNotFound."""
+        statement = select(*_STORED, webhook_event.c.payload).where(webhook_event.c.id == event_id)
+        row = (await self._connection.execute(statement)).first()
+        if row is None:
+            raise EventNotFound("There is no such event.")
+        return StoredEvent(*row[:-1]), row[-1]
+
+    async def reopen(self, event_id: str, mark: int | None) -> None:
+        """Pending again, as of the mark; without an account its owner is looked for anew."""
+        statement = update(webhook_event).where(webhook_event.c.id == event_id)
+        await self._connection.execute(statement.values(status=PENDING, mark=mark))
 
     async def pending_invoices(self, account_id: str, wanted: int) -> list[PendingInvoice]:
         failed = ("invoice.payment_failed", "invoice.payment_action_required")
