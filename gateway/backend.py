@@ -16,6 +16,10 @@ from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
 from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
 from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
+from tollway.billing.v1.operator_pb2_grpc import OperatorServiceStub
+from tollway.billing.v1.reconcile_pb2_grpc import ReconcileServiceStub
+from tollway.billing.v1.refund_pb2_grpc import RefundServiceStub
+from tollway.billing.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
 from tollway.quota.v1.guardrail_pb2_grpc import GuardrailServiceStub
 from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceStub
@@ -38,6 +42,10 @@ class Backend:
         self.keys = KeyServiceStub(self.billing.channel)
         self.audit = AuditServiceStub(self.billing.channel)
         self.plans = BillingServiceStub(self.billing.channel)
+        self.operators = OperatorServiceStub(self.billing.channel)
+        self.subscriptions = SubscriptionServiceStub(self.billing.channel)
+        self.reconciling = ReconcileServiceStub(self.billing.channel)
+        self.refunds = RefundServiceStub(self.billing.channel)
         self.entitlements = EntitlementServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)
         self.usage = QuotaServiceStub(self.quota.channel)

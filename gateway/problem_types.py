@@ -95,6 +95,14 @@ KNOWN: dict[str, ProblemType] = {
     "catalog_not_pushed": ProblemType(
         409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
     ),
+    "event_not_found": ProblemType(404, "Event not found", "There is no such event."),
+    "no_subscription": ProblemType(409, "No subscription", "There is no live subscription to change."),
+    "plan_unchanged": ProblemType(409, "Same plan", "The account is on this plan already."),
+    "payment_declined": ProblemType(402, "Payment declined", "The card was declined; the plan stays as it was."),
+    "refund_not_offered": ProblemType(409, "No refund policy", "This product gives no refunds by policy."),
+    "nothing_to_refund": ProblemType(409, "Nothing to refund", "There is no paid subscription to refund."),
+    "refund_window_over": ProblemType(409, "Too late for a refund", "The time in which a refund is given is over."),
+    "refund_usage_exceeded": ProblemType(409, "Too much was used", "More was used than a refund allows for."),
     "failed_precondition": ProblemType(409, "Not possible now", "The account's present state does not allow this."),
     "already_exists": ProblemType(409, "Already exists", "This exists already."),
     # Webhooks

@@ -46,6 +46,7 @@ _STATUS_OF_REASON = {
     "SIGNATURE_INVALID": 400,
     "LIVEMODE_MISMATCH": 400,
     "EVENT_MALFORMED": 400,
+    "PAYMENT_DECLINED": 402,
 }
 # The gateway's own credentials were refused: its configuration is wrong, not the caller's request.
 _OURS = frozenset({"RPC_TOKEN_REQUIRED", "UNAUTHENTICATED"})

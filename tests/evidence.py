@@ -34,6 +34,7 @@ _TABLES = {
         "webhook_event",
         "billing_sync",
         "price_tier",
+        "override",
         "outbox",
     ),
     "quota": ("account", "plan", "idem", "lease", "inbox", "api_key"),

@@ -2,7 +2,8 @@
 
 It owns accounts, users and their memberships, sessions, outside identities, API keys, the audit log; Stripe's customer
 and subscription ids (kept for ever), checkout sessions, the webhook log, invoices, signing keys; and per account the
-entitlement state with a `version` that only grows. It resolves the catalog; nobody else does. It does not count usage
+entitlement state with a `version` that only grows; refunds, overrides, and how much of metered use Stripe has heard.
+It resolves the catalog; nobody else does. It does not count usage
 and sends no mail: it announces what changed.
 
 Words: an *account* is who is billed; a *user* is an email address, a person's once it is verified; a *principal* is who

@@ -79,6 +79,20 @@ class AlreadySubscribed(FailedPrecondition):
     reason = "ALREADY_SUBSCRIBED"
 
 
+class NoSubscription(FailedPrecondition):
+    reason = "NO_SUBSCRIPTION"
+
+
+class PlanUnchanged(FailedPrecondition):
+    reason = "PLAN_UNCHANGED"
+
+
+class PaymentDeclined(FailedPrecondition):
+    """Stripe could not charge the customer's card. Nothing changed."""
+
+    reason = "PAYMENT_DECLINED"
+
+
 class NoCustomer(FailedPrecondition):
     reason = "NO_CUSTOMER"
 
@@ -87,6 +101,14 @@ class PriceNotPushed(FailedPrecondition):
     """The catalog's prices are not at Stripe yet: the operator has to push it."""
 
     reason = "CATALOG_NOT_PUSHED"
+
+
+class RefundRefused(FailedPrecondition):
+    """No refund is due; the reason is one of domain.refund's."""
+
+
+class EventNotFound(NotFound):
+    reason = "EVENT_NOT_FOUND"
 
 
 class SignatureInvalid(InvalidArgument):

@@ -11,6 +11,7 @@ from services.billing.catalog import Catalog
 from services.billing.catalog import Limit as CatalogLimit
 from services.billing.catalog.model import Refusal as CatalogRefusal
 from services.billing.domain.entitlement import Entitlement
+from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice
 from services.billing.storage.accounts import Account
 from services.billing.storage.keys import ApiKey
@@ -127,6 +128,40 @@ class Announcer:
             action_required=action_required,
         )
 
+    def refunded(self, account: Account, seen: Seen) -> events_pb2.InvoiceRefunded:
+        return events_pb2.InvoiceRefunded(
+            account_id=account.id,
+            refund_id=seen.id,
+            invoice_id=seen.invoice_id,
+            amount=seen.amount,
+            currency=seen.currency,
+            by_policy=bool(seen.policy_refund_id),
+            refund_time=timestamp(seen.create_time),
+            customer_email=account.email,
+            account_name=account.name,
+            brand=self._brand(),
+        )
+
+    def disputed(self, account: Account, seen: Seen) -> events_pb2.InvoiceDisputed:
+        return events_pb2.InvoiceDisputed(
+            account_id=account.id,
+            dispute_id=seen.id,
+            invoice_id=seen.invoice_id,
+            amount=seen.amount,
+            currency=seen.currency,
+            reason=seen.reason,
+            status=seen.status,
+            dispute_time=timestamp(seen.create_time),
+        )
+
+    def _brand(self) -> events_pb2.Brand:
+        return events_pb2.Brand(
+            name=self.catalog.product.name,
+            support_contact=self.catalog.product.contact,
+            color=self.catalog.product.color,
+            billing_url=self.public_url,
+        )
+
     def _invoice(self, account: Account, invoice: Invoice) -> events_pb2.Invoice:
         return events_pb2.Invoice(
             id=invoice.id,
@@ -142,12 +177,7 @@ class Announcer:
             contact_email="",
             customer_email=invoice.customer_email or account.email,
             account_name=account.name,
-            brand=events_pb2.Brand(
-                name=self.catalog.product.name,
-                support_contact=self.catalog.product.contact,
-                color=self.catalog.product.color,
-                billing_url=self.public_url,
-            ),
+            brand=self._brand(),
             billing_reason=invoice.billing_reason,
             create_time=timestamp(invoice.create_time),
         )

@@ -10,6 +10,10 @@ from services.billing import events
 from services.billing.application import accounts, auth, checkout, plans, principals, webhooks
 from services.billing.application.context import Context
 from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
+from services.billing.grpc_operator import OperatorService
+from services.billing.grpc_reconcile import ReconcileService
+from services.billing.grpc_refunds import RefundService
+from services.billing.grpc_subscription import SubscriptionService
 from services.kit.rpc import Server
 from tollway.billing.v1 import (
     account_pb2,
@@ -23,6 +27,10 @@ from tollway.billing.v1 import (
     entitlement_pb2_grpc,
     identity_pb2_grpc,
     key_pb2_grpc,
+    operator_pb2_grpc,
+    reconcile_pb2_grpc,
+    refund_pb2_grpc,
+    subscription_pb2_grpc,
     webhook_pb2,
     webhook_pb2_grpc,
 )
@@ -170,3 +178,17 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
     )
     server.add(key_pb2_grpc.add_KeyServiceServicer_to_server, KeyService(context), f"{package}.KeyService")
     server.add(audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditService(context), f"{package}.AuditService")
+    server.add(refund_pb2_grpc.add_RefundServiceServicer_to_server, RefundService(context), f"{package}.RefundService")
+    server.add(
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server, OperatorService(context), f"{package}.OperatorService"
+    )
+    server.add(
+        subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server,
+        SubscriptionService(context),
+        f"{package}.SubscriptionService",
+    )
+    server.add(
+        reconcile_pb2_grpc.add_ReconcileServiceServicer_to_server,
+        ReconcileService(context),
+        f"{package}.ReconcileService",
+    )

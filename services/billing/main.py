@@ -11,13 +11,15 @@ from pathlib import Path
 
 import structlog
 
-from services.billing.application import audit, idempotency, plans, sessions
+from services.billing import consumer
+from services.billing.application import audit, idempotency, metering, operators, plans, reconcile, refunds, sessions
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
 from services.billing.catalog import Catalog, CatalogError, load_catalog
 from services.billing.events import Announcer
 from services.billing.grpc_server import add_services
+from services.billing.quota import QuotaLink
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
 from services.billing.stripe import StripePayments
@@ -26,7 +28,7 @@ from services.kit import config, migrate, process, telemetry
 from services.kit.clock import BusinessClock, WallClock
 from services.kit.database import create_engine
 from services.kit.outbox import Relay
-from services.kit.rpc import Server
+from services.kit.rpc import Link, Server
 from services.kit.stream import Stream
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -52,11 +54,13 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     stream = Stream(settings.nats_url, name="tollway-billing")
     relay = Relay(engine, stream)
     payments = StripePayments(settings.stripe_api_key, base=settings.stripe_api_base, rate=settings.stripe_rate)
+    quota = QuotaLink(Link(settings.quota_addr, settings, timeout_s=5.0))
     context = Context(
         settings=settings,
         catalog=catalog,
         announcer=Announcer(catalog, settings.public_url),
         payments=payments,
+        usage=quota,
         vault=Vault(settings.secret_key),
         business=BusinessClock(settings.clock_file),
         wall=WallClock(),
@@ -76,6 +80,11 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(relay.run(), "outbox relay")
     tasks.start(worker.run(), "sync worker")
     tasks.start(worker.run_unowned(), "unowned events")
+    tasks.start(refunds.run(context), "refunds")
+    tasks.start(consumer.build(stream, context).run(), "consumer")
+    tasks.start(metering.run(context), "metering")
+    tasks.start(operators.run(context), "overrides")
+    tasks.start(reconcile.run(context), "reconciliation")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:
@@ -85,6 +94,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
         await tasks.stop()
         await stream.close()
         await payments.close()
+        await quota.close()
         await engine.dispose()
         stop_metrics()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from services.billing.catalog import Catalog
+from services.billing.domain.metering import Report
+from services.billing.domain.plan_change import PlanChange, Preview
+from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 
 
@@ -23,6 +27,7 @@ class NewSession:
     promotion_codes: bool
     trial_days: int
     automatic_tax: bool
+    metered_price_ids: tuple[str, ...] = ()  # of units that are sold beside it
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,34 @@ class Pushed:
     changes: list[str]  # one line each; empty when Stripe had it all
 
 
+@dataclass(frozen=True)
+class BaseFee:
+    """What a paid invoice charged for a plan itself: its line with discounts and tax, whole minor units."""
+
+    payment_intent: str
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What quota has counted of a limit. `used` None: the plan has no such limit. `version`: of the entitlements that
+    it knew then."""
+
+    version: int
+    used: int | None
+
+
+class Usage(Protocol):
+    async def counted(self, account_id: str, limit: str) -> Counted:
+        """Raises Unavailable when quota does not answer."""
+        ...
+
+    async def used(self, account_id: str) -> dict[str, int]:
+        """Units used by limit, in each one's present period. Raises Unavailable."""
+        ...
+
+
 class Payments(Protocol):
     """Every call raises StripeUnavailable when Stripe gave no answer that settles it."""
 
@@ -76,6 +109,14 @@ class Payments(Protocol):
         """All the customer's subscriptions, their latest invoices, and the named invoices of that customer."""
         ...
 
+    async def list_invoices(self, customer_id: str) -> list[Invoice]:
+        """All of the customer's, drafts left out."""
+        ...
+
+    async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
+        """Events of these types, as JSON, as a webhook would bring them."""
+        ...
+
     async def account_of_customer(self, customer_id: str) -> str:
         """The account id that we wrote on the customer; empty for a customer that is not ours."""
         ...
@@ -83,6 +124,51 @@ class Payments(Protocol):
     async def push(self, catalog: Catalog, return_url: str) -> Pushed:
         """Makes what the catalog sells exist at Stripe. Running it again changes nothing."""
         ...
+
+    async def cancel_subscription(self, subscription_id: str, key: str) -> None:
+        """Ends it at once, with no credit. One that has ended already stays so."""
+        ...
+
+    async def base_fee(self, invoice_id: str, price_ids: Collection[str]) -> BaseFee | None:
+        """What of a paid invoice may be given back for these prices; None when nothing of it can."""
+        ...
+
+    async def refund(self, payment_intent: str, amount: int, refund_id: str, key: str) -> Seen:
+        """Gives money back once for our `refund_id`: an earlier try that went through is found first. Raises
+        StripeRetryable as create_session does, and RefundRejected when Stripe never will."""
+        ...
+
+    async def reversals(self, charge_id: str) -> list[Seen]:
+        """The refunds and disputes of a charge."""
+        ...
+
+    async def report_usage(self, report: Report, catalog: Catalog) -> None:
+        """Adds units to a meter of the customer's; the same report again adds nothing. Raises UsageRejected."""
+        ...
+
+    async def preview_change(self, change: PlanChange) -> Preview:
+        """The invoice that change_plan would make now. Changes nothing."""
+        ...
+
+    async def change_plan(self, change: PlanChange) -> None:
+        """With proration invoiced at once. What is so already stays. Raises PaymentDeclined: nothing changed."""
+        ...
+
+    async def set_cancellation(self, subscription_id: str, *, cancel: bool) -> None:
+        """Whether it ends with its period. What is so already stays."""
+        ...
+
+    async def customer_of_charge(self, charge_id: str) -> str:
+        """Empty for a charge without a customer, or that does not exist."""
+        ...
+
+
+class UsageRejected(Exception):
+    """Stripe refuses this report of use for good."""
+
+
+class RefundRejected(Exception):
+    """Stripe refuses this refund for good: the charge is disputed, or nothing of it is left."""
 
 
 class StripeRetryable(Exception):

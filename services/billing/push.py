@@ -11,6 +11,7 @@ from services.billing.catalog import Catalog
 from services.billing.errors import StripeUnavailable
 from services.billing.events import Announcer
 from services.billing.main import MIGRATIONS, read_catalog
+from services.billing.quota import QuotaLink
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
 from services.billing.stripe import StripePayments
@@ -18,16 +19,19 @@ from services.billing.vault import Vault
 from services.kit import config, migrate, telemetry
 from services.kit.clock import BusinessClock, WallClock
 from services.kit.database import create_engine
+from services.kit.rpc import Link
 
 
 async def _push(settings: BillingSettings, catalog: Catalog) -> list[str]:
     engine = create_engine(settings.billing_dsn, pool_size=1, application_name="tollway-push")
     payments = StripePayments(settings.stripe_api_key, base=settings.stripe_api_base, rate=settings.stripe_rate)
+    quota = QuotaLink(Link(settings.quota_addr, settings))  # never called: nothing is refunded here
     context = Context(
         settings=settings,
         catalog=catalog,
         announcer=Announcer(catalog, settings.public_url),
         payments=payments,
+        usage=quota,
         vault=Vault(settings.secret_key),
         business=BusinessClock(settings.clock_file),
         wall=WallClock(),
@@ -39,6 +43,7 @@ async def _push(settings: BillingSettings, catalog: Catalog) -> list[str]:
         return (await push_catalog(context)).changes
     finally:
         await payments.close()
+        await quota.close()
         await engine.dispose()
 
 

@@ -15,6 +15,7 @@ class BillingSettings(Settings):
     billing_metrics_port: int = Field(7201, ge=0, le=65535, description="Prometheus; 0 turns it off.")
     billing_dsn: str = Field(description="postgresql+asyncpg://user:password@host:port/database")
     nats_url: str = Field("nats://127.0.0.1:14222", description="JetStream.")
+    quota_addr: str = Field("127.0.0.1:7102", description="host:port of quota's gRPC, asked before a refund.")
     secret_key: str = Field(description="At least 32 characters; encrypts signing keys. Losing it ends all JWTs.")
     public_url: str = Field("http://127.0.0.1:8080", description="Where people and programs reach the gateway.")
     catalog: Path = Field(Path("catalogs/skytale.yaml"), validation_alias="CATALOG", description="The catalog file.")

@@ -7,7 +7,8 @@ the process. A token bucket keeps background reads from starving people's checko
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -20,6 +21,9 @@ from services.billing.catalog import Catalog, Price
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.stripe_changes import ChangeCalls
+from services.billing.stripe_metering import MeterCalls
+from services.billing.stripe_refunds import RefundCalls
 from services.billing.token_bucket import BACKGROUND, PEOPLE, TokenBucket
 from services.kit import telemetry
 
@@ -45,7 +49,9 @@ def _id(value: Any) -> str:
 
 
 def subscription_of(data: dict[str, Any]) -> Subscription:
-    item = data["items"]["data"][0]
+    items = data["items"]["data"]
+    # The plan's own price; those of metered units come beside it.
+    item = next((each for each in items if not _is_metered(each["price"])), items[0])
     price = item["price"]
     return Subscription(
         id=data["id"],
@@ -64,6 +70,10 @@ def subscription_of(data: dict[str, Any]) -> Subscription:
         ended_at=_instant(data.get("ended_at")),
         trial_end=_instant(data.get("trial_end")),
     )
+
+
+def _is_metered(price: dict[str, Any]) -> bool:
+    return (price.get("recurring") or {}).get("usage_type") == "metered"
 
 
 def invoice_of(data: dict[str, Any]) -> Invoice:
@@ -100,7 +110,7 @@ def _session_of(data: stripe.checkout.Session) -> Session:
     )
 
 
-class StripePayments:
+class StripePayments(RefundCalls, MeterCalls, ChangeCalls):
     """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
 
     def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:
@@ -124,11 +134,12 @@ class StripePayments:
 
     async def create_session(self, new: NewSession) -> Session:
         metadata = {ACCOUNT_KEY: new.account_id}
+        metered = [{"price": price_id} for price_id in new.metered_price_ids]
         params: Any = {
             "mode": "subscription",
             "customer": new.customer_id,
             "client_reference_id": new.account_id,
-            "line_items": [{"price": new.price_id, "quantity": 1}],
+            "line_items": [{"price": new.price_id, "quantity": 1}, *metered],
             "success_url": new.success_url,
             "cancel_url": new.cancel_url,
             "allow_promotion_codes": new.promotion_codes,
@@ -205,6 +216,24 @@ class StripePayments:
         page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
         return next((invoice_of(each.to_dict(for_json=True)).price_id for each in page.data), "")
 
+    async def list_invoices(self, customer_id: str) -> list[Invoice]:
+        params: Any = {"customer": customer_id, "limit": 100}
+        page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
+        listed = [invoice_of(each.to_dict(for_json=True)) async for each in page.auto_paging_iter()]
+        return [each for each in listed if each.status != "draft"]
+
+    async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
+        names = sorted(types)
+        found: list[bytes] = []
+        for begin in range(0, len(names), 20):  # Stripe takes 20 types at a time
+            found += await self._events(names[begin : begin + 20], since)
+        return found
+
+    async def _events(self, types: list[str], since: datetime) -> list[bytes]:
+        params: Any = {"types": types, "created": {"gte": int(since.timestamp())}, "limit": 100}
+        page = await self._call("events.list", lambda: self._client.v1.events.list_async(params), BACKGROUND)
+        return [json.dumps(each.to_dict(for_json=True)).encode() async for each in page.auto_paging_iter()]
+
     async def account_of_customer(self, customer_id: str) -> str:
         try:
             customer = await self._call(
@@ -227,6 +256,9 @@ class StripePayments:
             await self._push_product(product, name, tier.description, changes)
             for price in tier.prices:
                 prices[price.lookup_key] = await self._push_price(product, tier_name, price, changes)
+                for sold in catalog.metered_prices(tier_name, price):
+                    meter = await self._push_meter(catalog, sold.meter, changes)
+                    prices[sold.lookup_key] = await self._push_metered(product, tier_name, sold, meter, changes)
         return Pushed(prices, await self._push_portal(catalog, return_url, changes), changes)
 
     async def _push_product(self, product_id: str, name: str, description: str, changes: list[str]) -> None:

@@ -199,6 +199,8 @@ class Store:
         if new:
             # Noted before it is sent: an answer that never comes must be asked for by this number.
             connection.sent = connection.committed + 1
+            if not batch.locked:
+                failpoint("quota.lane.before_commit")
         verdict, wall, stale = await connection.save(arguments)
         self._wall.believe(wall)
         if verdict != b"o":

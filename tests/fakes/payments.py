@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from services.billing.catalog import Catalog
+from services.billing.domain.metering import Report
+from services.billing.domain.plan_change import PlanChange, Preview
+from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
-from services.billing.errors import StripeUnavailable
-from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.errors import PaymentDeclined, StripeUnavailable
+from services.billing.ports import BaseFee, FromStripe, NewSession, Pushed, Session, StripeRetryable, UsageRejected
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -22,6 +26,12 @@ class FakePayments:
     sessions: dict[str, Session] = field(default_factory=dict)
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     invoices: dict[str, Invoice] = field(default_factory=dict)
+    given_back: dict[str, Seen] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)  # by identifier
+    lose_answers: int = 0  # of reports of use that are taken
+    events: list[bytes] = field(default_factory=list)  # what Stripe would list
+    rejecting_usage: bool = False
+    declining: bool = False
     down: bool = False
     failing_keys: set[str] = field(default_factory=set)  # idempotency keys under which a 500 is stored
     reads: int = 0
@@ -77,6 +87,14 @@ class FakePayments:
         last = max(paid, key=lambda i: i.create_time).price_id if paid and want_last_paid else ""
         return FromStripe(mine, [i for i in invoices if i.customer_id == customer_id], last)
 
+    async def list_invoices(self, customer_id: str) -> list[Invoice]:
+        self._answer()
+        return [i for i in self.invoices.values() if i.customer_id == customer_id and i.status != "draft"]
+
+    async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
+        self._answer()
+        return list(self.events)
+
     async def account_of_customer(self, customer_id: str) -> str:
         self._answer()
         return self.customers.get(customer_id, "")
@@ -84,14 +102,85 @@ class FakePayments:
     async def push(self, catalog: Catalog, return_url: str) -> Pushed:
         self._answer()
         changes = []
-        for tier in catalog.tiers.values():
-            for price in tier.prices:
+        for name, tier in catalog.tiers.items():
+            for price in [*tier.prices, *(m for p in tier.prices for m in catalog.metered_prices(name, p))]:
                 if price.lookup_key not in self.prices:
                     self.prices[price.lookup_key] = f"price_{price.lookup_key}"
                     changes.append(f"price {price.lookup_key} created")
         return Pushed(dict(self.prices), "bpc_1", changes)
 
+    async def cancel_subscription(self, subscription_id: str, key: str) -> None:
+        self._answer()
+        self.change(subscription_id, status="canceled", ended_at=START)
+
+    async def base_fee(self, invoice_id: str, price_ids: Collection[str]) -> BaseFee | None:
+        self._answer()
+        invoice = self.invoices[invoice_id]
+        charged = invoice.price_id in price_ids and invoice.amount_paid > 0
+        return BaseFee(f"pi_{invoice_id}", invoice.amount_paid, invoice.currency) if charged else None
+
+    async def refund(self, payment_intent: str, amount: int, refund_id: str, key: str) -> Seen:
+        self._answer()
+        for made in self.given_back.values():
+            if made.policy_refund_id == refund_id:
+                return made
+        if key in self.failing_keys:
+            raise StripeRetryable(key)
+        return self.give_back(payment_intent.removeprefix("pi_"), amount, refund_id)
+
+    async def report_usage(self, report: Report, catalog: Catalog) -> None:
+        self._answer()
+        if self.rejecting_usage:
+            raise UsageRejected("timestamp_too_far_in_past")
+        self.reports.setdefault(report.identifier, report)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise StripeUnavailable("the answer was lost")
+
+    async def preview_change(self, change: PlanChange) -> Preview:
+        self._answer()
+        return Preview(1450, 1450, "usd", (("Unused time", -1450), ("Remaining time", 2900)))
+
+    async def change_plan(self, change: PlanChange) -> None:
+        self._answer()
+        if self.declining:
+            raise PaymentDeclined("declined")
+        lookup_key = next(key for key, price_id in self.prices.items() if price_id == change.price_id)
+        self.change(change.subscription_id, price_id=change.price_id, lookup_key=lookup_key)
+
+    async def set_cancellation(self, subscription_id: str, *, cancel: bool) -> None:
+        self._answer()
+        self.change(subscription_id, cancel_at_period_end=cancel, cancel_at=None)
+
+    async def reversals(self, charge_id: str) -> list[Seen]:
+        self._answer()
+        return [seen for seen in self.given_back.values() if seen.charge_id == charge_id]
+
+    async def customer_of_charge(self, charge_id: str) -> str:
+        self._answer()
+        invoice = self.invoices.get(charge_id.removeprefix("ch_"))
+        return invoice.customer_id if invoice else ""
+
     # What a person, or time, does at Stripe.
+
+    def give_back(self, invoice_id: str, amount: int, refund_id: str = "", kind: str = "refund") -> Seen:
+        """A refund, or a dispute, of the invoice's charge."""
+        number = len(self.given_back) + 1
+        seen = Seen(
+            id=f"{'re' if kind == 'refund' else 'du'}_{number}",
+            kind=kind,
+            charge_id=f"ch_{invoice_id}",
+            invoice_id=invoice_id,
+            customer_id=self.invoices[invoice_id].customer_id,
+            amount=amount,
+            currency=self.invoices[invoice_id].currency,
+            status="succeeded" if kind == "refund" else "needs_response",
+            reason="",
+            policy_refund_id=refund_id,
+            create_time=START + timedelta(minutes=number),
+        )
+        self.given_back[seen.id] = seen
+        return seen
 
     def pay(self, session_id: str, lookup_key: str = "skytale_pro_month") -> Subscription:
         """Completes a Checkout session: the subscription and its paid first invoice exist from now on."""

@@ -1,75 +1,118 @@
-"""admin kill-switch: what operators do, with TOLLWAY_OPERATOR_TOKEN."""
+"""admin accounts, explain, override: with the operator's token, from TOLLWAY_OPERATOR_TOKEN."""
 
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from tollway.cli import bars, output
+from tollway.cli import output
 from tollway.cli.api import Api, resolve_url
 from tollway.cli.command import current
-from tollway.cli.errors import NOT_LOGGED_IN, CliError
+from tollway.cli.errors import NOT_LOGGED_IN, USAGE, CliError
 
-_PATH = "/v1/operator/kill-switch"
-_Meter = Annotated[str, typer.Option("--meter", metavar="METER", help="Only this meter; else every one.")]
+_Account = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Its id (acct_…), or anything that finds only it.")]
 
 
-def show() -> None:
-    """Every kill switch that was ever thrown, and how it stands."""
-    with _connect() as api:
-        answer = api.get(_PATH)
+def accounts(
+    query: Annotated[str, typer.Argument(help="Part of an id, slug, name, email or customer id.")] = "",
+) -> None:
+    """Look for accounts.
+
+    Example: tollway admin accounts ada@example.com
+    """
+    with operator_api() as api:
+        found = api.get(f"/v1/operator/accounts?query={quote(query)}&page_size=100")
     if current.as_json:
-        output.out_json(answer)
+        output.out_json(found)
         return
     rows = [
         (
-            str(switch["meter"] or "every meter"),
-            "ON" if switch["enabled"] else "off",
-            bars.local_time(switch["changed_at"]) or "never",
-            str(switch["reason"]) or "-",
+            each["id"],
+            each["slug"],
+            each["email"],
+            each["tier"],
+            each["status"] or "-",
+            "yes" if each["overridden"] else "",
         )
-        for switch in answer["switches"]
+        for each in found["accounts"]
     ]
-    output.table(("METER", "SWITCH", "SINCE", "REASON"), rows)
+    output.table(("ID", "SLUG", "EMAIL", "TIER", "STATUS", "OVERRIDE"), rows)
+    if found["next_page_token"]:
+        output.note("There are more: narrow the query.")
 
 
-def on(
-    reason: Annotated[str, typer.Argument(metavar="REASON", help="For people: they see it in the billing status.")],
-    meter: _Meter = "",
-) -> None:
-    """Refuse every use from now on, everywhere. What was counted stays counted.
+def explain(account: _Account) -> None:
+    """Say why an account is on its tier: from which subscription, event, override and catalog.
 
-    Examples: tollway admin kill-switch on "incident 4711", … on "bucket is down" --meter live_downloads
+    Example: tollway admin explain acct_…
     """
-    _throw({"enabled": True, "reason": reason, "meter": meter or None})
-
-
-def off(meter: _Meter = "") -> None:
-    """Release the kill switch: uses are decided by their limits again.
-
-    Example: tollway admin kill-switch off
-    """
-    _throw({"enabled": False, "meter": meter or None})
-
-
-def _throw(body: dict[str, Any]) -> None:
-    with _connect() as api:
-        switch = api.put(_PATH, body)
+    with operator_api() as api:
+        told = api.get(f"/v1/operator/accounts/{_id(api, account)}")
     if current.as_json:
-        output.out_json(switch)
+        output.out_json(told)
         return
-    what = output.plain(switch["meter"] or "every meter")
-    if switch["enabled"]:
-        output.out(output.paint(f"Kill switch ON for {what}: {output.plain(switch['reason'])}", "red", "bold"))
+    output.out(f"{output.plain(told['account']['id'])} ({output.plain(told['account']['slug'])})")
+    for reason in told["because"]:
+        output.out(f"  {output.plain(reason)}")
+    if told["event_id"]:
+        output.out(
+            f"Last event: {output.plain(told['event_type'])} {output.plain(told['event_id'])} {told['event_at']}"
+        )
+    if told["override"]:
+        output.out(f"Terms of the override: {output.plain(told['override']['terms'])}")
+    output.out(f"Catalog: {output.plain(told['product'])} {output.plain(told['catalog_hash'])[:12]}")
+    if told["reads_waiting"]:
+        output.note(
+            f"{told['reads_waiting']} reads of Stripe are due: {output.plain(told['read_error'] or 'under way')}"
+        )
+
+
+def override(
+    account: _Account,
+    tier: Annotated[str, typer.Argument(help="Any tier of the catalog.")] = "",
+    terms: Annotated[str, typer.Option("--terms", help="What was agreed.")] = "",
+    until: Annotated[str, typer.Option("--until", metavar="DATE", help="2027-04-01, or a time with its zone.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Take the override away.")] = False,
+) -> None:
+    """Put an account on a tier by agreement, whatever its subscription says.
+
+    Example: tollway admin override acct_… enterprise --terms "Order 4711" --until 2027-04-01
+    """
+    if remove == bool(tier):
+        raise CliError("a tier or --remove is expected", code=USAGE, next_step="tollway plans lists the tiers")
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", until):
+        until += "T00:00:00Z"
+    body: dict[str, Any] = {"tier": tier or None, "terms": terms, "ends_at": until or None}
+    with operator_api() as api:
+        answer = api.put(f"/v1/operator/accounts/{_id(api, account)}/override", body)
+    if current.as_json:
+        output.out_json(answer)
+    elif remove:
+        output.out("The override is gone: the tier follows from the subscription.")
     else:
-        output.out(f"Kill switch off for {what}.")
+        made = answer["override"]
+        end = f"until {made['ends_at']}" if made["ends_at"] else "until it is removed"
+        output.out(f"On {output.plain(made['tier'])} by agreement, {end}.")
 
 
-def _connect() -> Api:
+def operator_api() -> Api:
     token = os.environ.get("TOLLWAY_OPERATOR_TOKEN", "").strip()
-    if not token.isascii() or not token.isprintable() or not token:
-        step = "set TOLLWAY_OPERATOR_TOKEN to the gateway's (.tollway/env has it in local mode)"
-        raise CliError("this takes the operator's token", code=NOT_LOGGED_IN, next_step=step)
+    if not token:
+        step = "set TOLLWAY_OPERATOR_TOKEN to the gateway's"
+        raise CliError("this is for operators", code=NOT_LOGGED_IN, next_step=step)
     return Api(resolve_url(current.api_url), token)
+
+
+def _id(api: Api, account: str) -> str:
+    """The account's id: given, or found by what else is known of it."""
+    if re.fullmatch(r"acct_[A-Za-z0-9]{1,90}", account):
+        return account
+    found = api.get(f"/v1/operator/accounts?query={quote(account)}&page_size=2")["accounts"]
+    if len(found) != 1:
+        several = "several accounts fit" if found else "no account fits"
+        raise CliError(several, code=USAGE, next_step=f"tollway admin accounts {output.plain(account)}")
+    return str(found[0]["id"])

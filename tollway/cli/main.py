@@ -9,7 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, admin, billing, caps, events, keys, local, output, usage
+from tollway.cli import (
+    account,
+    admin,
+    billing,
+    caps,
+    change,
+    events,
+    keys,
+    kill_switch,
+    local,
+    output,
+    reconcile,
+    refund,
+    usage,
+)
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -23,10 +37,10 @@ app = typer.Typer(
     rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
 )
 billing_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
+admin_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 keys_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 caps_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
-admin_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 switch_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 
@@ -95,7 +109,7 @@ def switch_group(context: typer.Context) -> None:
     Examples: tollway admin kill-switch, … on "incident 4711", … off, … on "bucket is down" --meter live_downloads
     """
     if context.invoked_subcommand is None:
-        admin.show()
+        kill_switch.show()
 
 
 @local_app.callback()
@@ -112,10 +126,24 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "token": account.token,
     "plans": usage.plans,
     "usage": usage.usage,
+    "reconcile": reconcile.reconcile,
 }
-_BILLING: dict[str, Callable[..., Any]] = {"upgrade": billing.upgrade, "portal": billing.portal}
+_BILLING: dict[str, Callable[..., Any]] = {
+    "upgrade": billing.upgrade,
+    "portal": billing.portal,
+    "preview": change.preview,
+    "change": change.change,
+    "cancel": change.cancel,
+    "resume": change.resume,
+    "refund": refund.refund,
+}
+_ADMIN: dict[str, Callable[..., Any]] = {
+    "accounts": admin.accounts,
+    "explain": admin.explain,
+    "override": admin.override,
+}
 _CAPS: dict[str, Callable[..., Any]] = {"set": caps.set_cap, "clear": caps.clear}
-_SWITCH: dict[str, Callable[..., Any]] = {"on": admin.on, "off": admin.off}
+_SWITCH: dict[str, Callable[..., Any]] = {"on": kill_switch.on, "off": kill_switch.off}
 _KEYS: dict[str, Callable[..., Any]] = {
     "list": keys.list_keys,
     "issue": keys.issue,
@@ -126,6 +154,8 @@ for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
     billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _ADMIN.items():
+    admin_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _KEYS.items():
     keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _CAPS.items():
@@ -133,6 +163,9 @@ for name, function in _CAPS.items():
 for name, function in _SWITCH.items():
     switch_app.command(name, epilog=EXIT_CODES)(with_options(function))
 local_app.command("token", epilog=EXIT_CODES)(with_options(local.token))
+events_app.command("list", epilog=EXIT_CODES)(with_options(reconcile.list_events))
+events_app.command("show", epilog=EXIT_CODES)(with_options(reconcile.show))
+events_app.command("replay", epilog=EXIT_CODES)(with_options(reconcile.replay))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(keys_app, name="keys")

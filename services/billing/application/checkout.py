@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from services.billing.application import idempotency
 from services.billing.application.context import Context
-from services.billing.catalog import Tier
+from services.billing.catalog import Price, Tier
 from services.billing.domain.redirect import check_redirect, origin
 from services.billing.errors import (
     AlreadySubscribed,
@@ -44,7 +44,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
     idempotency key. Another tier first expires the page that was open. A process killed anywhere in between leaves a
     row that the next call goes on with.
     """
-    tier = _sold_tier(command.tier, context)
+    tier = sold_tier(command.tier, context)
     success, cancel = _redirects(command, context)
     await _refuse_reused(command, context)
     customer_id = await _customer(command.account_id, context)
@@ -64,6 +64,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
                 url=None,
                 expire_time=None,
                 create_time=context.business.now(),
+                metered_price_ids=",".join(await metered_prices(command.tier, tier.prices[0], context, uow)),
             )
             standing = await uow.checkouts.unclosed(command.account_id)
             if standing is None:
@@ -94,7 +95,7 @@ async def create_portal_session(account_id: str, return_url: str, context: Conte
     return await context.payments.create_portal_session(account.stripe_customer_id, back, configuration)
 
 
-def _sold_tier(name: str, context: Context) -> Tier:
+def sold_tier(name: str, context: Context) -> Tier:
     tier = context.catalog.tiers.get(name)
     if tier is not None and tier.contract:
         contact = context.catalog.product.contact
@@ -127,6 +128,16 @@ async def _price(tier: Tier, uow: BillingUnitOfWork) -> str:
     if price_id is None:
         raise PriceNotPushed("The plans are not at Stripe yet. The operator has to push the catalog.")
     return price_id
+
+
+async def metered_prices(name: str, price: Price, context: Context, uow: BillingUnitOfWork) -> list[str]:
+    """The prices of units that the tier sells beside its base price."""
+    on_sale = await uow.prices.on_sale()
+    wanted = context.catalog.metered_prices(name, price)
+    found = [on_sale.get(each.lookup_key) for each in wanted]
+    if None in found:
+        raise PriceNotPushed("The plans are not at Stripe yet. The operator has to push the catalog.")
+    return [each for each in found if each is not None]
 
 
 async def _refuse_subscribed(account_id: str, uow: BillingUnitOfWork) -> None:
@@ -182,6 +193,7 @@ async def _open(standing: Checkout, customer_id: str, context: Context) -> Sessi
         account_id=standing.account_id,
         customer_id=customer_id,
         price_id=standing.price_id,
+        metered_price_ids=tuple(filter(None, standing.metered_price_ids.split(","))),
         success_url=standing.success_url,
         cancel_url=standing.cancel_url,
         promotion_codes=policies.promotion_codes,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from services.billing.catalog import Catalog
 from services.billing.events import Announcer
-from services.billing.ports import Payments
+from services.billing.ports import Payments, Usage
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
 from services.billing.storage.webhooks import Claimed
@@ -21,6 +21,7 @@ class Context:
     catalog: Catalog
     announcer: Announcer
     payments: Payments
+    usage: Usage
     vault: Vault
     business: Clock  # periods and grace: moves in local mode
     wall: Clock  # signatures, tokens, rate limits: never moves

@@ -132,7 +132,9 @@ async def push_catalog(context: Context) -> Pushed:
     async with context.unit_of_work() as uow:
         for name, tier in context.catalog.tiers.items():
             for price in tier.prices:
-                await uow.prices.remember(pushed.prices[price.lookup_key], price.lookup_key, name, on_sale=True)
+                metered = [each.lookup_key for each in context.catalog.metered_prices(name, price)]
+                for key in (price.lookup_key, *metered):
+                    await uow.prices.remember(pushed.prices[key], key, name, on_sale=True)
         if pushed.portal_configuration:
             await uow.prices.set_portal_configuration(pushed.portal_configuration)
         await uow.commit()
@@ -156,7 +158,8 @@ async def apply_catalog(context: Context) -> int:
                 read = await uow.snapshots.subscriptions(account_id)
                 prices = {s.price_id for s in read} | {prior.granted_price_id}
                 tiers = await uow.prices.tiers(prices)
-                state = resolve(context.catalog, prior, read, tiers).entitlement
+                override = await uow.overrides.tier(account_id, context.business.now())
+                state = resolve(context.catalog, prior, read, tiers, override_tier=override).entitlement
                 await save_entitlement(prior, state, uow, context, CATALOG)
             await uow.commit()
         seen += len(account_ids)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
 
-from services.billing.application import audit
+from services.billing.application import audit, refunds
 from services.billing.application.context import Context
 from services.billing.catalog.model import KEEP
 from services.billing.domain.entitlement import Entitlement, resolve
@@ -120,16 +121,18 @@ class Worker:
                     await uow.commit()
 
 
-async def sync(claimed: Claimed, claim: str, context: Context) -> None:
-    """One read of one account, applied as of the noted mark."""
+async def sync(claimed: Claimed, claim: str, context: Context, also: Sequence[str] = ()) -> None:
+    """One read of one account, applied as of the noted mark. `also`: invoices to read that no event names."""
     async with context.unit_of_work() as uow:
         account = await uow.accounts.get(claimed.account_id)
         pending = await uow.events.pending_invoices(claimed.account_id, claimed.wanted)
+        charges = await uow.events.pending_charges(claimed.account_id, claimed.wanted)
         prior = await uow.entitlements.get(claimed.account_id)
+    reversals = await refunds.read_reversals(account, charges, context)
     if account.stripe_customer_id is None:
         read = FromStripe([], [], "")
     else:
-        named = [each.invoice_id for each in pending]
+        named = [*(each.invoice_id for each in pending), *also]
         read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=False)
         if _nothing_to_keep(read, prior, context):
             read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=True)
@@ -139,6 +142,8 @@ async def sync(claimed: Claimed, claim: str, context: Context) -> None:
             log.info("sync.superseded", account=claimed.account_id)
             return
         await _apply(account, read, {each.invoice_id: each for each in pending}, uow, context)
+        for seen in reversals:
+            await refunds.note_reversal(account, seen, uow, context)
         await uow.events.finish(claimed.account_id, claimed.wanted, APPLIED)
         failpoint("billing.sync.before_commit")
         await uow.commit()
@@ -166,9 +171,9 @@ async def _apply(
         if sold is not None:
             await uow.prices.remember(subscription.price_id, subscription.lookup_key, sold, on_sale=False)
     prices = {s.price_id for s in read.subscriptions} | {prior.granted_price_id, read.last_paid_price_id}
-    resolution = resolve(
-        context.catalog, prior, read.subscriptions, await uow.prices.tiers(prices), read.last_paid_price_id
-    )
+    override = await uow.overrides.tier(account.id, context.business.now())
+    tiers = await uow.prices.tiers(prices)
+    resolution = resolve(context.catalog, prior, read.subscriptions, tiers, read.last_paid_price_id, override)
     for alert in resolution.alerts:
         telemetry.count("tollway_billing_alerts_total", 1, alert=alert)
         log.warning("billing.alert", alert=alert, account=account.id)
@@ -229,6 +234,13 @@ async def _failed(claimed: Claimed, claim: str, error: Exception, context: Conte
 
 async def assign_unowned(context: Context) -> None:
     """Events of customers that no account has noted: asks Stripe whose they are, and lets foreign ones go."""
+    async with context.unit_of_work() as uow:
+        charges = await uow.events.charges_without_customer(PARALLEL)
+    for charge_id in charges:
+        named = await context.payments.customer_of_charge(charge_id)
+        async with context.unit_of_work() as uow:
+            await uow.events.name_customer(charge_id, named)
+            await uow.commit()
     async with context.unit_of_work() as uow:
         customers = await uow.events.unowned_customers(PARALLEL)
     for customer_id in customers:

@@ -41,6 +41,15 @@ HANDLED = frozenset(
         "invoice.updated",
         "invoice.voided",
         "invoice.marked_uncollectible",
+        # Money that goes back, by policy or at Stripe's.
+        "charge.refunded",
+        "charge.refund.updated",
+        "refund.created",
+        "refund.updated",
+        "refund.failed",
+        "charge.dispute.created",
+        "charge.dispute.updated",
+        "charge.dispute.closed",
     }
 )
 
@@ -56,6 +65,11 @@ class Ingested:
 async def ingest_webhook(payload: bytes, signature: str, context: Context) -> Ingested:
     """Stores the event once by its id and marks its account, in one commit. Applying it comes after the answer."""
     _verify(payload, signature, context)
+    return await store(payload, context)
+
+
+async def store(payload: bytes, context: Context) -> Ingested:
+    """As above, for what is known to be Stripe's."""
     event, account_hint = _parse(payload, livemode=context.settings.livemode)
     async with context.unit_of_work() as uow:
         account = await uow.accounts.of_customer(event.customer_id) if event.customer_id else None
@@ -70,7 +84,7 @@ async def ingest_webhook(payload: bytes, signature: str, context: Context) -> In
                 account = hinted if kept == event.customer_id else None
         if event.type not in HANDLED:
             status = IGNORED
-        elif not event.customer_id:
+        elif not event.customer_id and not event.charge_id:
             status = FOREIGN
         else:
             status = PENDING
@@ -136,6 +150,15 @@ def _parse(payload: bytes, *, livemode: bool) -> tuple[WebhookEvent, str]:
         customer_id=customer if isinstance(customer, str) else "",
         invoice_id=thing["id"] if thing.get("object") == "invoice" and isinstance(thing.get("id"), str) else "",
         payload=payload,
+        charge_id=_charge_of(thing) if kind in HANDLED else "",
         create_time=create_time,
     )
     return event, hint if isinstance(hint, str) else ""
+
+
+def _charge_of(thing: dict[str, Any]) -> str:
+    """The charge that is given back, of a charge, refund or dispute."""
+    charge = thing.get("id") if thing.get("object") == "charge" else thing.get("charge")
+    if isinstance(charge, dict):
+        charge = charge.get("id")
+    return charge if isinstance(charge, str) and thing.get("object") in {"charge", "refund", "dispute"} else ""

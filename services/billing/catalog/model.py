@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -66,6 +67,18 @@ class Overage(_Part):
     @property
     def price(self) -> Decimal:
         return Decimal(self.unit_price)
+
+
+@dataclass(frozen=True)
+class MeteredPrice:
+    """What sells a tier's units beyond the included ones, beside one of its base prices."""
+
+    lookup_key: str
+    interval: str
+    meter: str
+    included: int
+    unit_price: str
+    currency: str
 
 
 class Refusal(_Part):
@@ -296,6 +309,22 @@ class Catalog(_Part):
             if any(price.lookup_key == lookup_key for price in tier.prices):
                 return name
         return None
+
+    def metered_prices(self, tier: str, price: Price) -> list[MeteredPrice]:
+        """What is sold by the unit to who pays this price of the tier."""
+        sold: dict[str, Overage] = {}
+        for each in self.lineage(tier):
+            sold |= each.overage
+        return [
+            MeteredPrice(
+                f"{price.lookup_key}_{meter}", price.interval, meter, each.included, each.unit_price, each.currency
+            )
+            for meter, each in sold.items()
+        ]
+
+    @property
+    def base_lookup_keys(self) -> list[str]:
+        return [price.lookup_key for tier in self.tiers.values() for price in tier.prices]
 
     def gate_open(self, tier: str, gate: str) -> bool:
         return next((t.gates[gate] for t in reversed(self.lineage(tier)) if gate in t.gates), False)

@@ -63,12 +63,14 @@ def resolve(
     subscriptions: list[Subscription],
     tier_of_price: Mapping[str, str],
     last_paid_price_id: str = "",
+    override_tier: str = "",
 ) -> Resolution:
     """The state that follows from all the customer's subscriptions. Of the prior state only the granted price and,
     for a price nobody knows, the tier matter: the order in which changes were heard of does not.
 
     `tier_of_price` maps Stripe's price ids to tiers, for ever; `last_paid_price_id` is the price of the latest paid
-    invoice, for a subscription first seen while its tier is to be kept. CONTRACT "Status → tier".
+    invoice, for a subscription first seen while its tier is to be kept. `override_tier`: what an
+    operator agreed; it wins. CONTRACT "Status → tier".
     """
     alerts: list[str] = []
     live = [s for s in subscriptions if s.live]
@@ -87,7 +89,7 @@ def resolve(
             price_id=prior.price_id,
             granted_price_id=prior.granted_price_id,
         )
-        return Resolution(_versioned(prior, state), tuple(alerts))
+        return _overridden(catalog, prior, state, override_tier, alerts)
 
     same = now.id == prior.subscription_id
     granted = prior.granted_price_id if same else ""
@@ -121,6 +123,15 @@ def resolve(
         cancel_at_period_end=now.ends_by_itself,
         catalog_hash=catalog.fingerprint(tier),
     )
+    return _overridden(catalog, prior, state, override_tier, alerts)
+
+
+def _overridden(
+    catalog: Catalog, prior: Entitlement, state: Entitlement, override_tier: str, alerts: list[str]
+) -> Resolution:
+    """Status and period stay Stripe's; the tier is what was agreed, if anything was."""
+    if override_tier:
+        state = replace(state, tier=override_tier, catalog_hash=catalog.fingerprint(override_tier))
     return Resolution(_versioned(prior, state), tuple(alerts))
 
 

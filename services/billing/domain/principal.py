@@ -23,6 +23,7 @@ class Actor:
 
 
 STRIPE = Actor(ActorKind.SYSTEM, "stripe")
+CLOCK = Actor(ActorKind.SYSTEM, "clock")
 CATALOG = Actor(ActorKind.SYSTEM, "catalog")
 
 

@@ -10,7 +10,10 @@ from services.billing.storage.checkouts import Checkouts
 from services.billing.storage.entitlements import Entitlements
 from services.billing.storage.identity import Memberships, OutsideIdentities, Sessions, Users
 from services.billing.storage.keys import ApiKeys
+from services.billing.storage.metering import UsageTotals
+from services.billing.storage.overrides import Overrides
 from services.billing.storage.prices import Prices
+from services.billing.storage.refunds import Refunds, Reversals
 from services.billing.storage.secrets import IdempotentAnswers, SigningKeys
 from services.billing.storage.snapshots import Snapshots
 from services.billing.storage.webhooks import Marks, WebhookEvents
@@ -34,6 +37,10 @@ class BillingUnitOfWork(UnitOfWork):
         self.prices = Prices(connection)
         self.signing_keys = SigningKeys(connection)
         self.answers = IdempotentAnswers(connection)
+        self.refunds = Refunds(connection)
+        self.reversals = Reversals(connection)
+        self.overrides = Overrides(connection)
+        self.totals = UsageTotals(connection)
         self.snapshots = Snapshots(connection)
         self.events = WebhookEvents(connection)
         self.marks = Marks(connection)

@@ -28,7 +28,7 @@ class Account:
 _SLUG = re.compile(r"[a-z0-9-]{1,100}")
 
 
-def to_account(row: Row[Any]) -> Account:
+def to_account(row: Row[*tuple[Any, ...]]) -> Account:
     return Account(*row[: len(account.c)])
 
 
@@ -62,6 +62,12 @@ class Accounts:
         statement = select(account).where(account.c.stripe_customer_id == customer_id)
         row = (await self._connection.execute(statement)).first()
         return to_account(row) if row is not None else None
+
+    async def with_customer(self, after: str, limit: int) -> list[Account]:
+        """Those that Stripe knows, in the order of their ids."""
+        statement = select(account).where(account.c.stripe_customer_id.is_not(None), account.c.id > after)
+        rows = (await self._connection.execute(statement.order_by(account.c.id).limit(limit))).all()
+        return [to_account(row) for row in rows]
 
     async def set_customer(self, account_id: str, customer_id: str) -> str:
         """Keeps the first customer id it is told, for ever; returns the one that is kept."""

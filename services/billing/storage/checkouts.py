@@ -29,11 +29,13 @@ class Checkout:
     url: str | None
     expire_time: datetime | None
     create_time: datetime
+    metered_price_ids: str = ""  # of units that the tier sells, with commas between
 
     def sells(self, other: Checkout) -> bool:
         """Both are for the same thing, so that one page serves both."""
-        return (self.price_id, self.success_url, self.cancel_url) == (
+        return (self.price_id, self.metered_price_ids, self.success_url, self.cancel_url) == (
             other.price_id,
+            other.metered_price_ids,
             other.success_url,
             other.cancel_url,
         )

@@ -30,6 +30,11 @@ class Prices:
         statement = select(price_tier.c.price_id, price_tier.c.tier).where(price_tier.c.price_id.in_(price_ids))
         return {row[0]: row[1] for row in (await self._connection.execute(statement)).all()}
 
+    async def of_lookup_keys(self, lookup_keys: Collection[str]) -> set[str]:
+        """Every price id that a lookup key ever named."""
+        statement = select(price_tier.c.price_id).where(price_tier.c.lookup_key.in_(lookup_keys))
+        return set((await self._connection.execute(statement)).scalars())
+
     async def on_sale(self) -> dict[str, str]:
         """Lookup key → price id."""
         statement = select(price_tier.c.lookup_key, price_tier.c.price_id).where(price_tier.c.on_sale)

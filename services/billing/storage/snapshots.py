@@ -52,6 +52,10 @@ class Snapshots:
         )
         return Announced(*(await self._connection.execute(returning)).one())
 
+    async def invoices(self, account_id: str) -> list[Invoice]:
+        statement = select(*(invoice.c[name] for name in _INVOICE)).where(invoice.c.account_id == account_id)
+        return [Invoice(**row) for row in (await self._connection.execute(statement)).mappings()]
+
     async def announced(
         self, invoice_id: str, *, paid: bool, attempts: int, first_failure_time: datetime | None
     ) -> None:

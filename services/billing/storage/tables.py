@@ -18,12 +18,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.kit.database import new_metadata
+from services.kit.inbox import inbox_table
 from services.kit.outbox import outbox_table
 
 metadata = new_metadata()
 _INSTANT = DateTime(timezone=True)
 
 outbox = outbox_table(metadata)
+inbox = inbox_table(metadata)
 
 account = Table(
     "account",
@@ -176,6 +178,87 @@ invoice = Table(
     Column("first_failure_time", _INSTANT),
 )
 
+# A refund by policy: one per account, in the states of domain.refund.
+refund = Table(
+    "refund",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, unique=True),
+    Column("customer_id", Text, nullable=False),
+    Column("subscription_id", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("payment_intent", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("used", BigInteger),
+    Column("attempt", Integer, nullable=False),
+    Column("stripe_refund_id", Text, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("finish_time", _INSTANT),
+    Column("hold_until", _INSTANT, nullable=False),  # until then whoever works on it has it to itself
+    Index("ix_refund_open", "hold_until", postgresql_where=literal_column("finish_time IS NULL")),
+)
+
+# Refunds and disputes as last read from Stripe, whoever made them.
+charge_reversal = Table(
+    "charge_reversal",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),  # refund, dispute
+    Column("charge_id", Text, nullable=False),
+    Column("invoice_id", Text, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("policy_refund_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("announced_status", Text, nullable=False),  # ours: what others have heard of it; empty: nothing
+)
+
+# Tiers by agreement, whatever the subscription says. The audit log keeps those that have ended.
+override = Table(
+    "override",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("tier", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("end_time", _INSTANT, index=True),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+)
+
+# Use that is sold by the unit: quota's totals, and how much of them Stripe's meter has taken. See domain.metering.
+usage_total = Table(
+    "usage_total",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("period_start", _INSTANT, primary_key=True),
+    Column("period_end", _INSTANT, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    Column("record_time", _INSTANT, nullable=False),
+    Column("final", Boolean, nullable=False),
+    Column("sent", BigInteger, nullable=False),
+    Column("sending", BigInteger),
+    Column("sending_stamp", _INSTANT),
+    Column("reports", BigInteger, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("hold_until", _INSTANT, nullable=False),
+    Index(
+        "ix_usage_total_open",
+        "account_id",
+        "meter",
+        postgresql_where=literal_column("used <> sent OR sending IS NOT NULL"),
+    ),
+)
+
 checkout = Table(
     "checkout",
     metadata,
@@ -191,6 +274,7 @@ checkout = Table(
     Column("url", Text),
     Column("expire_time", _INSTANT),
     Column("create_time", _INSTANT, nullable=False),
+    Column("metered_price_ids", Text, nullable=False, server_default=""),  # with commas between; of units sold
     # DESIGN §4: one session per account is open at a time.
     Index("uq_checkout_open", "account_id", unique=True, postgresql_where=literal_column("state <> 'closed'")),
 )
@@ -203,6 +287,7 @@ webhook_event = Table(
     Column("account_id", ForeignKey("account.id")),
     Column("customer_id", Text, nullable=False),
     Column("invoice_id", Text, nullable=False),
+    Column("charge_id", Text, nullable=False, server_default=""),
     Column("payload", LargeBinary, nullable=False),
     Column("create_time", _INSTANT, nullable=False),  # Stripe's; never an order
     Column("receive_time", _INSTANT, nullable=False),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.errors import EventNotFound
 from services.billing.storage.tables import billing_sync, webhook_event
 
 PENDING, APPLIED, IGNORED, FOREIGN, DEAD = "pending", "applied", "ignored", "ignored_foreign", "dead"
@@ -20,8 +22,23 @@ class WebhookEvent:
     type: str
     customer_id: str
     invoice_id: str
+    charge_id: str  # of a refund or dispute
     payload: bytes
     create_time: datetime
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    id: str
+    type: str
+    account_id: str | None
+    customer_id: str
+    status: str
+    create_time: datetime
+    receive_time: datetime
+
+
+_STORED = [webhook_event.c[field.name] for field in fields(StoredEvent)]
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,32 @@ class WebhookEvents:
         result = await self._connection.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
         return result.rowcount == 1
 
+    async def known(self, event_ids: Sequence[str]) -> set[str]:
+        statement = select(webhook_event.c.id).where(webhook_event.c.id.in_(event_ids))
+        return set((await self._connection.execute(statement)).scalars())
+
+    async def stored(self, status: str, account_id: str, limit: int) -> Sequence[StoredEvent]:
+        """Newest first; of any status, of any account, when these are empty."""
+        statement = select(*_STORED).order_by(webhook_event.c.receive_time.desc(), webhook_event.c.id).limit(limit)
+        if status:
+            statement = statement.where(webhook_event.c.status == status)
+        if account_id:
+            statement = statement.where(webhook_event.c.account_id == account_id)
+        return [StoredEvent(*row) for row in (await self._connection.execute(statement)).all()]
+
+    async def get(self, event_id: str) -> tuple[StoredEvent, bytes]:
+        """With what Stripe sent. Raises EventNotFound."""
+        statement = select(*_STORED, webhook_event.c.payload).where(webhook_event.c.id == event_id)
+        row = (await self._connection.execute(statement)).first()
+        if row is None:
+            raise EventNotFound("There is no such event.")
+        return StoredEvent(*row[:-1]), row[-1]
+
+    async def reopen(self, event_id: str, mark: int | None) -> None:
+        """Pending again, as of the mark; without an account its owner is looked for anew."""
+        statement = update(webhook_event).where(webhook_event.c.id == event_id)
+        await self._connection.execute(statement.values(status=PENDING, mark=mark))
+
     async def pending_invoices(self, account_id: str, wanted: int) -> list[PendingInvoice]:
         failed = ("invoice.payment_failed", "invoice.payment_action_required")
         statement = (
@@ -73,6 +116,36 @@ class WebhookEvents:
         )
         return [PendingInvoice(*row) for row in (await self._connection.execute(statement)).all()]
 
+    async def pending_charges(self, account_id: str, wanted: int) -> list[str]:
+        """Charges that pending events of refunds and disputes name."""
+        statement = (
+            select(webhook_event.c.charge_id)
+            .where(
+                webhook_event.c.account_id == account_id,
+                webhook_event.c.status == PENDING,
+                webhook_event.c.mark <= wanted,
+                webhook_event.c.charge_id != "",
+            )
+            .distinct()
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def charges_without_customer(self, limit: int) -> list[str]:
+        """Charges that pending events name without saying whose they are, as those of disputes do."""
+        nobodys = (webhook_event.c.status == PENDING) & (webhook_event.c.customer_id == "")
+        statement = select(webhook_event.c.charge_id).where(nobodys).distinct().limit(limit)
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def name_customer(self, charge_id: str, customer_id: str) -> None:
+        """Notes whose charge it is; nobody's (empty) lets its events go."""
+        statement = update(webhook_event).where(
+            webhook_event.c.charge_id == charge_id,
+            webhook_event.c.status == PENDING,
+            webhook_event.c.customer_id == "",
+        )
+        values = {"customer_id": customer_id} if customer_id else {"status": FOREIGN}
+        await self._connection.execute(statement.values(**values))
+
     async def finish(self, account_id: str, wanted: int, status: str) -> None:
         """Gives the account's pending events up to this mark their final status."""
         statement = update(webhook_event).where(
@@ -86,7 +159,11 @@ class WebhookEvents:
         """Customers that pending events name and no account has claimed."""
         statement = (
             select(webhook_event.c.customer_id)
-            .where(webhook_event.c.status == PENDING, webhook_event.c.account_id.is_(None))
+            .where(
+                webhook_event.c.status == PENDING,
+                webhook_event.c.account_id.is_(None),
+                webhook_event.c.customer_id != "",
+            )
             .distinct()
             .limit(limit)
         )
@@ -148,6 +225,11 @@ class Marks:
         returning = statement.returning(billing_sync.c.wanted, billing_sync.c.attempts, billing_sync.c.claim)
         wanted, attempts, holder = (await self._connection.execute(returning)).one()
         return Claimed(account_id, wanted, attempts), claim is not None and holder == claim
+
+    async def is_done(self, account_id: str, mark: int) -> bool:
+        """Whether a read that began after the mark has been applied."""
+        statement = select(billing_sync.c.done >= mark).where(billing_sync.c.account_id == account_id)
+        return bool((await self._connection.execute(statement)).scalar_one_or_none())
 
     async def claim(self, claim: str, hold: timedelta, limit: int) -> list[Claimed]:
         """Claims accounts that are due; other workers leave them alone until the hold ends."""

@@ -193,3 +193,30 @@ async def test_a_stripe_that_is_not_there_is_unavailable_within_seconds() -> Non
     with pytest.raises(StripeUnavailable):
         await asyncio.wait_for(gone.create_customer("acct_x", "a@example.com", "A"), 10)
     await gone.close()
+
+
+async def test_a_base_fee_is_given_back_once_for_our_id_and_the_subscription_ends_once(stripe: Stripe) -> None:
+    account_id, customer_id = await customer_of(stripe)
+    session = await stripe.payments.create_session(await new_session(stripe, customer_id, account_id))
+    await stripe.pay(session)
+    read = await stripe.payments.read(customer_id, [], want_last_paid=False)
+    (subscription,), (invoice,) = read.subscriptions, read.invoices
+    fee = await stripe.payments.base_fee(invoice.id, {stripe.price_id})
+    assert fee is not None
+    assert (fee.amount, fee.currency) == (2900, "usd")
+    assert await stripe.payments.base_fee(invoice.id, {"price_of_nothing"}) is None
+    for _ in range(2):
+        await stripe.payments.cancel_subscription(subscription.id, f"{account_id}:cancel")
+    made = await stripe.payments.refund(fee.payment_intent, fee.amount, f"rfd_{account_id}", f"{account_id}:1")
+    # Another key, as after a day: the first one is found.
+    again = await stripe.payments.refund(fee.payment_intent, fee.amount, f"rfd_{account_id}", f"{account_id}:2")
+    assert again == made
+    assert (made.kind, made.amount, made.invoice_id, made.customer_id) == ("refund", 2900, invoice.id, customer_id)
+    assert await stripe.payments.reversals(made.charge_id) == [made]
+    assert await stripe.payments.customer_of_charge(made.charge_id) == customer_id
+    (ended,) = (await stripe.payments.read(customer_id, [], want_last_paid=False)).subscriptions
+    assert ended.status == "canceled"
+
+
+async def test_a_charge_that_nobody_made_is_nobodys(stripe: Stripe) -> None:
+    assert await stripe.payments.customer_of_charge("ch_nobody") == ""

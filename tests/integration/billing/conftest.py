@@ -28,6 +28,7 @@ from services.billing.vault import Vault
 from services.kit.clock import WallClock
 from services.kit.database import create_engine
 from tests.fakes.payments import FakePayments
+from tests.fakes.usage import FakeUsage
 from tollway.billing.v1 import account_pb2, events_pb2
 
 SECRET = "whsec_test"
@@ -70,6 +71,7 @@ class Billing:
     context: Context
     payments: FakePayments
     engine: AsyncEngine
+    usage: FakeUsage
 
     async def sign_up(self, email: str = "ada@example.com", **values: str) -> account_pb2.CreateAccountResponse:
         return await accounts.create_account(accounts.CreateAccount(email, "Ada", **values), self.context)
@@ -121,7 +123,7 @@ async def running_billing(
     dsn: str, catalog_file: Path = Path("catalogs/skytale.yaml"), **more: Any
 ) -> AsyncIterator[Billing]:
     engine = create_engine(dsn)
-    payments = FakePayments()
+    payments, usage = FakePayments(), FakeUsage()
     catalog = load_catalog(catalog_file)
     chosen = settings(dsn, **more)
     context = Context(
@@ -129,6 +131,7 @@ async def running_billing(
         catalog=catalog,
         announcer=Announcer(catalog, chosen.public_url),
         payments=payments,
+        usage=usage,
         vault=Vault(chosen.secret_key),
         business=WallClock(),
         wall=WallClock(),
@@ -137,7 +140,7 @@ async def running_billing(
     )
     try:
         await plans.push_catalog(context)
-        yield Billing(context, payments, engine)
+        yield Billing(context, payments, engine, usage)
     finally:
         await engine.dispose()
 

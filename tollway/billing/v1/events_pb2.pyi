@@ -335,3 +335,108 @@ class KeyRevoked(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyRevoked: _TypeAlias = KeyRevoked  # noqa: Y015
+
+@_typing.final
+class InvoiceRefunded(_message.Message):
+    """Money of an invoice was given back: by policy, or by a person at Stripe. Once per refund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    BY_POLICY_FIELD_NUMBER: _builtins.int
+    REFUND_TIME_FIELD_NUMBER: _builtins.int
+    CONTACT_EMAIL_FIELD_NUMBER: _builtins.int
+    CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    refund_id: _builtins.str
+    """Stripe's id (`re_…`)."""
+    invoice_id: _builtins.str
+    """Empty for a charge without an invoice."""
+    amount: _builtins.int
+    """Whole minor units of `currency`."""
+    currency: _builtins.str
+    by_policy: _builtins.bool
+    """True: the catalog's policy gave it; false: somebody made it at Stripe."""
+    contact_email: _builtins.str
+    """Where to write to the customer; may be empty. See Invoice."""
+    customer_email: _builtins.str
+    account_name: _builtins.str
+    @_builtins.property
+    def refund_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def brand(self) -> Global___Brand: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        refund_id: _builtins.str = ...,
+        invoice_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        by_policy: _builtins.bool = ...,
+        refund_time: _timestamp_pb2.Timestamp | None = ...,
+        contact_email: _builtins.str = ...,
+        customer_email: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        brand: Global___Brand | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "refund_time", b"refund_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_name", b"account_name", "amount", b"amount", "brand", b"brand", "by_policy", b"by_policy", "contact_email", b"contact_email", "currency", b"currency", "customer_email", b"customer_email", "invoice_id", b"invoice_id", "refund_id", b"refund_id", "refund_time", b"refund_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceRefunded: _TypeAlias = InvoiceRefunded  # noqa: Y015
+
+@_typing.final
+class InvoiceDisputed(_message.Message):
+    """A customer's bank took a charge back, or asks about it. Once per dispute and status."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DISPUTE_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    dispute_id: _builtins.str
+    """Stripe's id (`du_…`, `dp_…`)."""
+    invoice_id: _builtins.str
+    """Empty for a charge without an invoice."""
+    amount: _builtins.int
+    currency: _builtins.str
+    reason: _builtins.str
+    """Stripe's words: `fraudulent`, `duplicate`, …."""
+    status: _builtins.str
+    """`needs_response`, `under_review`, `won`, `lost`, `warning_needs_response`, …."""
+    @_builtins.property
+    def dispute_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        dispute_id: _builtins.str = ...,
+        invoice_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        status: _builtins.str = ...,
+        dispute_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute_time", b"dispute_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "currency", b"currency", "dispute_id", b"dispute_id", "dispute_time", b"dispute_time", "invoice_id", b"invoice_id", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceDisputed: _TypeAlias = InvoiceDisputed  # noqa: Y015

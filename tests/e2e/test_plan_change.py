@@ -1,0 +1,73 @@
+"""Plan changes by API, through real processes and Vatly's catalog, which sells two plans."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from local.blocking import run_apart
+from tests.e2e.world import Customer, Json, World, until
+from tests.infra.servers import running_nats
+from tests.infra.stack import Stack, running_stack
+from tests.invariants import healed
+
+
+@pytest.fixture(scope="module")
+def two_plans(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("two_plans")
+    given = {"CATALOG": "catalogs/vatly.yaml"}
+    with running_nats(folder) as nats, running_stack(folder, postgres=postgres, nats=nats, env=given) as running:
+        yield running
+        found = run_apart(healed(running))
+        assert not found, "\n".join(found)
+
+
+@pytest.fixture
+async def world(two_plans: Stack) -> AsyncIterator[World]:
+    found = World(two_plans)
+    yield found
+    await found.close()
+
+
+async def test_a_preview_is_what_the_change_charges_and_cancelling_and_resuming_work_by_api(world: World) -> None:
+    customer = await world.sign_up()
+    path = f"/v1/orgs/{customer.account['slug']}/billing"
+    assert (await customer.post(f"{path}/change", {"tier": "scale"})).json()["code"] == "no_subscription"
+    await buy(customer, "business")
+
+    offer = await customer.get(f"{path}/preview?tier=scale")
+    assert (offer["current_tier"], offer["tier"], offer["currency"]) == ("business", "scale", "usd")
+    assert sum(line["amount"] for line in offer["lines"]) == offer["total"] == offer["amount_due"]
+    assert 0 < offer["amount_due"] <= 9900 - 2900
+    counters = {each["limit"]: (each["before"], each["after"]) for each in offer["counters"]}
+    assert counters["requests_per_month"] == (10_000, 50_000)
+
+    asked = {"tier": "scale", "proration_time": offer["proration_time"]}
+    changed = await customer.post(f"{path}/change", asked)
+    assert (changed.status_code, changed.json()) == (200, {"tier": "scale"}), changed.text
+    invoices = await customer.invoices()
+    assert [invoice["amount_paid"] for invoice in invoices] == [offer["amount_due"], 2900]
+    assert (await customer.post(f"{path}/change", asked)).json()["code"] == "plan_unchanged"
+    assert len(await customer.invoices()) == 2
+
+    down = await customer.get(f"{path}/preview?tier=business")
+    assert (down["amount_due"], down["total"] < 0) == (0, True)
+
+    for _ in range(2):
+        answer = await customer.post(f"{path}/cancel")
+        assert answer.status_code == 200, answer.text
+    assert (await billing(customer))["cancel_at_period_end"]
+    assert (await customer.post(f"{path}/resume")).json() == {"cancel_at_period_end": False}
+    assert not (await billing(customer))["cancel_at_period_end"]
+    again = await customer.post("/v1/billing/checkout", {"tier": "business"})
+    assert again.json()["code"] == "already_subscribed"
+
+
+async def buy(customer: Customer, tier: str) -> None:
+    assert (await customer.pay(await customer.checkout(tier))).status_code == 303
+    await until(customer.plan, lambda plan: plan == tier)
+
+
+async def billing(customer: Customer) -> Json:
+    return await customer.billing()
