@@ -89,13 +89,15 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "rotate": keys.rotate,
     "revoke": keys.revoke,
 }
+_LOCAL: dict[str, Callable[..., Any]] = {"token": local.token, "advance": local.advance, "status": local.status}
 for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
     billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _KEYS.items():
     keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
-local_app.command("token", epilog=EXIT_CODES)(with_options(local.token))
+for name, function in _LOCAL.items():
+    local_app.command(name, epilog=EXIT_CODES)(with_options(function))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(keys_app, name="keys")
