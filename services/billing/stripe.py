@@ -100,6 +100,42 @@ def _session_of(data: stripe.checkout.Session) -> Session:
     )
 
 
+_Sold = dict[str, list[str]]  # product → its prices that customers may change to
+
+
+def _portal(catalog: Catalog, sold: _Sold, return_url: str) -> Any:
+    """The portal's configuration. Plans can be changed where there are several; the difference is invoiced at once."""
+    features: dict[str, Any] = {
+        "customer_update": {"enabled": True, "allowed_updates": ["email", "address"]},
+        "invoice_history": {"enabled": True},
+        "payment_method_update": {"enabled": True},
+        "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
+    }
+    if sum(map(len, sold.values())) > 1:
+        features["subscription_update"] = {
+            "enabled": True,
+            "default_allowed_updates": ["price"],
+            "proration_behavior": "always_invoice",
+            "products": [{"product": product, "prices": prices} for product, prices in sold.items()],
+        }
+    return {
+        "business_profile": {"headline": f"{catalog.product.name}: your plan and invoices"},
+        "default_return_url": return_url,
+        "metadata": {"tollway_product": catalog.product.name},
+        "features": features,
+    }
+
+
+def _covers(there: Any, wanted: Any) -> bool:
+    """Stripe's object says what is wanted; what else it says is Stripe's own. Lists are sets to it."""
+    if isinstance(wanted, dict):
+        return isinstance(there, dict) and all(_covers(there.get(name), value) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        same = isinstance(there, list) and len(there) == len(wanted)
+        return same and all(any(_covers(each, value) for each in there) for value in wanted)
+    return bool(there == wanted)
+
+
 class StripePayments:
     """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
 
@@ -219,15 +255,18 @@ class StripePayments:
     async def push(self, catalog: Catalog, return_url: str) -> Pushed:
         changes: list[str] = []
         prices: dict[str, str] = {}
+        sold: _Sold = {}
         for tier_name, tier in catalog.tiers.items():
             if not tier.prices:
                 continue
-            product = f"tollway_{catalog.product.name.lower().replace(' ', '_')}_{tier_name}"
+            product_id = f"tollway_{catalog.product.name.lower().replace(' ', '_')}_{tier_name}"
             name = f"{catalog.product.name} {tier.name}"
-            await self._push_product(product, name, tier.description, changes)
+            await self._push_product(product_id, name, tier.description, changes)
             for price in tier.prices:
-                prices[price.lookup_key] = await self._push_price(product, tier_name, price, changes)
-        return Pushed(prices, await self._push_portal(catalog, return_url, changes), changes)
+                prices[price.lookup_key] = await self._push_price(product_id, tier_name, price, changes)
+            if not tier.grandfathered:
+                sold[product_id] = [prices[price.lookup_key] for price in tier.prices]
+        return Pushed(prices, await self._push_portal(catalog, sold, return_url, changes), changes)
 
     async def _push_product(self, product_id: str, name: str, description: str, changes: list[str]) -> None:
         products = self._client.v1.products
@@ -267,24 +306,20 @@ class StripePayments:
         changes.append(f"price {price.lookup_key} created ({created.id})")
         return created.id
 
-    async def _push_portal(self, catalog: Catalog, return_url: str, changes: list[str]) -> str:
+    async def _push_portal(self, catalog: Catalog, sold: _Sold, return_url: str, changes: list[str]) -> str:
         configurations = self._client.v1.billing_portal.configurations
+        wanted = _portal(catalog, sold, return_url)
         page = await self._call("portal.list", lambda: configurations.list_async({"active": True, "limit": 100}))
-        for found in page.data:
-            if (found.to_dict(for_json=True).get("metadata") or {}).get("tollway_product") == catalog.product.name:
-                return found.id
-        new: Any = {
-            "business_profile": {"headline": f"{catalog.product.name}: your plan and invoices"},
-            "default_return_url": return_url,
-            "metadata": {"tollway_product": catalog.product.name},
-            "features": {
-                "customer_update": {"enabled": True, "allowed_updates": ["email", "address"]},
-                "invoice_history": {"enabled": True},
-                "payment_method_update": {"enabled": True},
-                "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
-            },
-        }
-        created = await self._call("portal.create", lambda: configurations.create_async(new))
+        theirs = (each.to_dict(for_json=True) for each in page.data)
+        named = (each for each in theirs if (each.get("metadata") or {}).get("tollway_product") == catalog.product.name)
+        there = next(named, None)
+        if there is not None:
+            found = str(there["id"])
+            if not _covers(there, wanted):
+                await self._call("portal.update", lambda: configurations.update_async(found, wanted))
+                changes.append(f"portal configuration updated ({found})")
+            return found
+        created = await self._call("portal.create", lambda: configurations.create_async(wanted))
         changes.append(f"portal configuration created ({created.id})")
         return created.id
 
