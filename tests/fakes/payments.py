@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from services.billing.catalog import Catalog
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
-from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.ports import Endpoint, FromStripe, NewSession, Pushed, Session, StripeRetryable
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -81,13 +81,16 @@ class FakePayments:
         self._answer()
         return self.customers.get(customer_id, "")
 
-    async def push(self, catalog: Catalog, return_url: str) -> Pushed:
+    async def push(
+        self, catalog: Catalog, return_url: str, *, endpoint: Endpoint | None = None, dry_run: bool = False
+    ) -> Pushed:
         self._answer()
         changes = []
         for tier in catalog.tiers.values():
             for price in tier.prices:
                 if price.lookup_key not in self.prices:
-                    self.prices[price.lookup_key] = f"price_{price.lookup_key}"
+                    if not dry_run:
+                        self.prices[price.lookup_key] = f"price_{price.lookup_key}"
                     changes.append(f"price {price.lookup_key} created")
         return Pushed(dict(self.prices), "bpc_1", changes)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, billing, events, keys, local, output, usage
+from tollway.cli import account, billing, catalog, events, keys, local, output, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -25,6 +25,7 @@ app = typer.Typer(
 billing_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 keys_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+catalog_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 
 
@@ -67,6 +68,12 @@ def keys_group() -> None:
     """List, issue, rotate and revoke API keys."""
 
 
+@catalog_app.callback()
+@with_options
+def catalog_group() -> None:
+    """Check a price list, and put it on sale at Stripe."""
+
+
 @local_app.callback()
 @with_options
 def local_group() -> None:
@@ -96,11 +103,14 @@ for name, function in _BILLING.items():
     billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _KEYS.items():
     keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in {"check": catalog.check, "push": catalog.push}.items():
+    catalog_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _LOCAL.items():
     local_app.command(name, epilog=EXIT_CODES)(with_options(function))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(keys_app, name="keys")
+app.add_typer(catalog_app, name="catalog")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")
 
