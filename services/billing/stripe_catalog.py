@@ -113,8 +113,8 @@ class _Push:
         created = await self._change(what, "prices.create", lambda: self._v1.prices.create_async(new))
         return created.id if created is not None else ""
 
-    async def _price_at(self, lookup_key: str) -> Any:
-        query: Any = {"lookup_keys": [lookup_key], "active": True, "limit": 1, "expand": ["data.tiers"]}
+    async def _price_at(self, lookup_key: str, *expand: str) -> Any:
+        query: Any = {"lookup_keys": [lookup_key], "active": True, "limit": 1, "expand": list(expand)}
         page = await self._call("prices.list", lambda: self._v1.prices.list_async(query))
         return page.data[0] if page.data else None
 
@@ -124,7 +124,7 @@ class _Push:
             meter_id = await self._meter(f"{self._slug}_{meter}", f"{self._catalog.product.name}: {meter}")
             for interval in dict.fromkeys(price.interval for price in tier.prices):
                 lookup_key = f"{self._slug}_{tier_name}_{meter}_{interval}"
-                found = await self._price_at(lookup_key)
+                found = await self._price_at(lookup_key, "data.tiers")
                 if found is not None:
                     steps = [(step.up_to, Decimal(step.unit_amount_decimal or 0)) for step in found.tiers or ()]
                     if steps == [(overage.included, Decimal(0)), (None, overage.price)]:
