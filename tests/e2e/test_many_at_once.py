@@ -62,6 +62,7 @@ async def test_a_thousand_webhooks_in_a_burst_are_all_taken_and_applied_within_t
     updated = [(await world.events(await each.stripe_id(), "customer.subscription.created"))[-1] for each in customers]
     burst = [updated[i % len(updated)] | {"id": f"evt_{uuid.uuid4().hex}"} for i in range(1000)]
     calls = await _calls(world)
+    assert calls, "what was bought was read from Stripe"
     began = time.monotonic()
     answers = await asyncio.gather(*(world.deliver(event) for event in burst))
     assert Counter(answer.status_code for answer in answers) == {200: 1000}
