@@ -10,57 +10,22 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import gateway, latency, quota
+from benchmarks import gateway, latency
+from benchmarks.figures import Figure, show
+from benchmarks.quota import report as quota_report
+from benchmarks.quota import run as quota
 from local.state import default_folder
 
-# What the system aims at on two cores, at 64 in flight.
-LEAST_OF_NULL = 0.85
-LEAST_BATCH_OF_NAIVE = 8.0
 P50_MS, P99_MS = 50.0, 250.0
 RSS_MB = 120.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    part: str
-    what: str
-    measured: str
-    aim: str = ""
-    met: bool | None = None  # None: shown for comparison
-
-
-def quota_figures(numbers: dict[str, Any]) -> list[Figure]:
-    cells = numbers["scenarios"]
-
-    def rate(name: str) -> str:
-        return f"{cells[name]['per_second']:,}/s, p99 {cells[name]['p99_ms']:.1f} ms"
-
-    found = [
-        Figure("quota", "empty grpc.aio RPC", rate("null_rpc")),
-        Figure("quota", "one UPDATE per request, over gRPC", rate("naive_update_rpc")),
-        Figure("quota", "one UPDATE per request, no RPC", rate("naive_update_bare")),
-    ]
-    for name, where in (("consume_spread", "10,000 accounts"), ("consume_hot", "one hot account")):
-        ratio = cells[name]["of_null"]
-        measured = f"{rate(name)}, {ratio:.2f} of the empty RPC"
-        aim = f"≥ {LEAST_OF_NULL} of the empty RPC"
-        found.append(Figure("quota", f"Consume with a key, {where}", measured, aim, ratio >= LEAST_OF_NULL))
-    for name, where in (("batch_spread", "10,000 accounts"), ("batch_hot", "one hot account")):
-        ratio = cells[name]["of_naive"]
-        measured = f"{rate(name)}, {ratio:.1f} × naive"
-        aim = f"≥ {LEAST_BATCH_OF_NAIVE:.0f} × naive" if name == "batch_spread" else ""
-        met = ratio >= LEAST_BATCH_OF_NAIVE if aim else None
-        found.append(Figure("quota", f"ConsumeBatch of {numbers['batch']}, {where}", measured, aim, met))
-    return found
 
 
 def latency_figures(numbers: dict[str, Any]) -> list[Figure]:
@@ -98,7 +63,7 @@ def main() -> int:
     figures: list[Figure] = []
     loads: dict[str, float] = {}
     for name, measure, read in (
-        ("quota", quota.measure, quota_figures),
+        ("quota", quota.measure, quota_report.figures),
         ("latency", latency.measure, latency_figures),
         ("gateway", gateway.measure, gateway_figures),
     ):
@@ -111,24 +76,9 @@ def main() -> int:
         "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}",
         "load_before": loads,
     }
-    show(figures, facts)
+    show(figures, "make bench", f"{facts['machine']}; load before each part: {facts['load_before']}")
     write(default_folder() / "bench.json", figures, facts, parts)
     return 0
-
-
-def show(figures: list[Figure], facts: dict[str, Any]) -> None:
-    caption = f"{facts['machine']}; load before each part: {facts['load_before']}"
-    table = Table("part", "figure", "measured", "aim", "met", title="make bench", caption=caption)
-    last = ""
-    for figure in figures:
-        if last and figure.part != last:
-            table.add_section()
-        met = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[figure.met]
-        table.add_row(figure.part if figure.part != last else "", figure.what, figure.measured, figure.aim, met)
-        last = figure.part
-    console = Console()
-    # In a file or a pipe no row must be folded to a terminal's 80 columns.
-    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 def write(path: Path, figures: list[Figure], facts: dict[str, Any], parts: dict[str, Any]) -> None:

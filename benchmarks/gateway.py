@@ -7,77 +7,24 @@ a rate it hardly depends on what else the machine does. Scenarios take turns, an
 
 from __future__ import annotations
 
-import asyncio
-import re
 import statistics
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import uvloop
 
-from benchmarks import common
+from benchmarks import common, http1
+from benchmarks.http1 import request
 from local import ports
 
 IN_FLIGHT = 16
 ROUNDS = 3
 KEY = "sk_live_" + "0" * 33
-_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 _USE = b'{"meter":"messages","amount":1}'
-
-
-def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    return "\r\n".join((*lines, "", "")).encode() + body
-
-
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection; each answer starts the next request until `stop_at`."""
-
-    def __init__(self, message: bytes, stop_at: float) -> None:
-        self._message = message
-        self._stop_at = stop_at
-        self._buffer = b""
-        self.latencies: list[float] = []
-        self.failures = 0
-        self.idle = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
-        self._send()
-
-    def _send(self) -> None:
-        self._began = time.perf_counter()
-        self._transport.write(self._message)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        if not found or length is None or len(body) < int(length[1]):
-            return
-        now = time.perf_counter()
-        self.failures += not head.startswith(b"HTTP/1.1 200")
-        self.latencies.append(now - self._began)
-        self._buffer = b""
-        if now < self._stop_at:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.idle.set_result(None)
-
-
-def _same(protocol: _Connection) -> _Connection:
-    return protocol
 
 
 @dataclass
@@ -92,22 +39,15 @@ class Scenario:
     p99_ms: list[float] = field(default_factory=list)
 
     async def run(self, seconds: float, *, count: bool = True) -> None:
-        before, began = self.process.cpu_times(), time.perf_counter()
-        made = [_Connection(self.message, began + seconds) for _ in range(IN_FLIGHT)]
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            *(loop.create_connection(partial(_same, protocol), "127.0.0.1", self.port) for protocol in made)
-        )
-        await asyncio.gather(*(protocol.idle for protocol in made))
-        after, took = self.process.cpu_times(), time.perf_counter() - began
-        latencies = [latency for protocol in made for latency in protocol.latencies]
-        if any(protocol.failures for protocol in made) or not latencies:
+        before = self.process.cpu_times()
+        result = await http1.load(self.port, lambda: self.message, in_flight=IN_FLIGHT, seconds=seconds)
+        after = self.process.cpu_times()
+        if result.failures or not result.calls:
             raise RuntimeError(f"{self.name}: not every answer was 200")
         if not count:
             return
         spent = (after.user + after.system) - (before.user + before.system)
-        result = common.Result(len(latencies), took, 0, latencies)
-        self.cpu_us.append(spent / len(latencies) * 1e6)
+        self.cpu_us.append(spent / result.answered * 1e6)
         self.rates.append(result.rate)
         self.p50_ms.append(result.percentile_ms(50))
         self.p99_ms.append(result.percentile_ms(99))

@@ -6,6 +6,9 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
+
+import yaml
 
 from local import settings as local_settings
 from local.parts import all_parts
@@ -110,7 +113,7 @@ Try it, by the CLI:
 
   export TOLLWAY_API_URL={api}
   .venv/bin/tollway signup
-  .venv/bin/tollway billing upgrade pro
+  .venv/bin/tollway billing upgrade {_sold_tier(settings.catalog)}
   .venv/bin/tollway billing
 
 or with curl:
@@ -120,11 +123,17 @@ or with curl:
   export KEY=…   # the api_key of the answer
   curl -s {api}/v1/billing -H "Authorization: Bearer $KEY"
   curl -s {api}/v1/billing/checkout -H "Authorization: Bearer $KEY" \\
-    -H 'Content-Type: application/json' -d '{{"tier": "pro"}}'
+    -H 'Content-Type: application/json' -d '{{"tier": "{_sold_tier(settings.catalog)}"}}'
   curl -s {api}/v1/usage -H "Authorization: Bearer $KEY"
   curl -s {api}/v1/orgs -H "Authorization: Bearer $KEY"   # its slug; then /v1/orgs/SLUG/keys, /members, /audit-log
 {_outside(settings)}{_time(settings)}
 Ctrl-C stops everything."""
+
+
+def _sold_tier(catalog: Path) -> str:
+    """The first tier with a price. The catalog has been checked by billing."""
+    tiers = yaml.safe_load(catalog.read_text())["tiers"]
+    return next((name for name, tier in tiers.items() if tier.get("prices")), "TIER")
 
 
 def _outside(settings: LocalSettings) -> str:

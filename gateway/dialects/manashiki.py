@@ -115,7 +115,7 @@ async def read_status(caller: OrgReader, backend: Services, response: Response) 
     cap = _first(live.limits, quota_pb2.LIMIT_KIND_CAP)
     period_runs = billing.HasField("current_period_end") and not billing.default_tier
     return Status(
-        tier=billing.tier,
+        tier=entitlements.tier,  # of the same moment as its gates
         currentPeriodEnd=rfc3339_millis(billing.current_period_end) if period_runs else None,
         stagingQuotaUsed=staging.used,
         stagingQuotaLimit=limit_of(staging),

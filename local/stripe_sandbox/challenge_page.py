@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from . import charging, checkout_payment, collection, customers, payment_methods, setup_intents
+from . import challenges, charging, checkout_payment, collection, customers, payment_methods, setup_intents
 from .context import Context
 from .errors import ApiError
 from .page_kit import html, message
@@ -39,7 +39,7 @@ async def answer(request: Request) -> Response:
     if challenge is None or challenge["status"] != "pending":
         return _over(sandbox)
 
-    def work(ctx: Context) -> str:
+    def work(ctx: Context) -> str | None:
         ctx.save(challenge | {"status": "passed" if passed else "failed"})
         method = ctx.need(challenge["method"], "payment_method")
         if passed:
@@ -47,9 +47,13 @@ async def answer(request: Request) -> Response:
         return _FOLLOWS[challenge["what"]](ctx, challenge, method, passed)
 
     try:
-        return RedirectResponse(sandbox.run(sandbox.context(), work), 303)
+        address = sandbox.run(sandbox.context(), work)
     except ApiError as error:
         return message(sandbox, "Something went wrong", error.message, status=error.status)
+    if address is None:
+        told = "Your bank has confirmed the card." if passed else challenges.FAILED
+        return message(sandbox, "Confirmed" if passed else "Not confirmed", told)
+    return RedirectResponse(address, 303)
 
 
 def _checkout(ctx: Context, challenge: Json, method: Json, passed: bool) -> str:
@@ -62,7 +66,7 @@ def _checkout(ctx: Context, challenge: Json, method: Json, passed: bool) -> str:
     return checkout_payment.success_address(done)
 
 
-def _payment_intent(ctx: Context, challenge: Json, method: Json, passed: bool) -> str:
+def _payment_intent(ctx: Context, challenge: Json, method: Json, passed: bool) -> str | None:
     intent = ctx.need(challenge["target"], "payment_intent")
     invoice = ctx.store.get(intent["_invoice"], "invoice") if intent.get("_invoice") else None
     waiting = intent["status"] in ("requires_action", "requires_payment_method", "requires_confirmation")
@@ -82,13 +86,13 @@ def _payment_intent(ctx: Context, challenge: Json, method: Json, passed: bool) -
             payment_intent=intent["id"],
             redirect_status="succeeded" if status == "succeeded" else "failed",
         )
-    return invoice["hosted_invoice_url"] if invoice is not None else "/healthz"
+    return invoice["hosted_invoice_url"] if invoice is not None else None
 
 
-def _setup_intent(ctx: Context, challenge: Json, method: Json, passed: bool) -> str:
+def _setup_intent(ctx: Context, challenge: Json, method: Json, passed: bool) -> str | None:
     intent = setup_intents.finish(ctx, ctx.need(challenge["target"], "setup_intent"), method, passed=passed)
     if not challenge.get("back"):
-        return "/healthz"
+        return None
     status = "succeeded" if intent["status"] == "succeeded" else "failed"
     return with_query(challenge["back"], setup_intent=intent["id"], redirect_status=status)
 
@@ -103,7 +107,7 @@ def with_query(address: str, **more: str) -> str:
     return f"{address}{'&' if '?' in address else '?'}{urlencode(more)}"
 
 
-_FOLLOWS: dict[str, Callable[[Context, Json, Json, bool], str]] = {
+_FOLLOWS: dict[str, Callable[[Context, Json, Json, bool], str | None]] = {
     "checkout": _checkout,
     "payment_intent": _payment_intent,
     "portal_card": _portal_card,

@@ -57,6 +57,8 @@ class Announcer:
             gates |= tier.gates
             allowances |= tier.allowances
             numbers |= tier.limits
+        # Of keys only billing knows how many there are.
+        keys = {kind.allowance for kind in self.catalog.key_kinds.values()}
         limits = sorted(
             ((name, limit) for name, limit in self.catalog.limits.items() if name in numbers),
             key=lambda pair: _ORDER[pair[1].kind],
@@ -73,7 +75,9 @@ class Announcer:
             meters=[self._meter(name, state.tier) for name in self.catalog.meters],
             limits=[_limit(name, limit, numbers[name]) for name, limit in limits],
             gates=gates,
-            allowances={name: count for name, count in allowances.items() if isinstance(count, int)},
+            allowances={
+                name: count for name, count in allowances.items() if isinstance(count, int) and name not in keys
+            },
             billing_url=self.public_url,
             support_contact=self.catalog.product.contact,
         )

@@ -134,11 +134,14 @@ def _fill_limit(message: quota_pb2.LimitState, state: LimitState) -> None:
     message.kind = state.kind  # type: ignore[assignment]  # the domain's numbers are the contract's
     if state.limit is not None:
         message.limit = state.limit
-        message.remaining = max(0, state.limit - state.used)
+        message.remaining = state.limit - state.used if state.limit > state.used else 0
     if state.reset is not None:
         message.reset_time.seconds = int(state.reset.timestamp())
-    if state.window is not None:
-        message.window.FromTimedelta(state.window)
+    if (window := state.window) is not None:
+        # FromTimedelta is Python, and costs twice as much.
+        message.window.seconds = window.days * 86_400 + window.seconds
+        if window.microseconds:
+            message.window.nanos = window.microseconds * 1000
     if state.auto_stop:
         message.auto_stop = True
 

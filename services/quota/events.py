@@ -108,6 +108,8 @@ def to_plan(data: bytes) -> Plan:
             raise ValueError(f"meter {meter.name!r} has the price {meter.overage_unit_price!r}")
     limits = []
     for limit in message.limits:
+        if not limit.name or not limit.name.isprintable():
+            raise ValueError(f"a limit has the name {limit.name!r}")
         kind, period = _KINDS.get(limit.kind), _PERIODS.get(limit.period)
         if kind is None or period is None:
             raise ValueError(f"limit {limit.name!r} is of a kind that this release does not know")

@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
     def size(self) -> int:
         """Bytes, about."""
-        size = _FIXED + len(self.counters)
+        size = _FIXED + len(self.counters) + len(self.terms)
         if self.leases or self.rates:
             size += 500 * len(self.leases) + sum(200 + len(log) for log in self.rates.values())
         return size
@@ -48,31 +48,30 @@ class KnownAccounts:
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._entries: OrderedDict[str, Known] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Known, int]] = OrderedDict()  # with their sizes
         self._most = most_bytes
         self._bytes = 0
         self._turns: dict[str, list[int]] = {}  # account → [turns left, turns given]
 
     def get(self, account_id: str) -> Known | None:
-        entry = self._entries.get(account_id)
-        if entry is not None:
-            self._entries.move_to_end(account_id)
-        return entry
+        kept = self._entries.get(account_id)
+        if kept is None:
+            return None
+        self._entries.move_to_end(account_id)
+        return kept[0]
 
     def keep(self, entry: Known) -> None:
-        before = self._entries.pop(entry.id, None)
-        if before is not None:
-            self._bytes -= before.size()
-        self._entries[entry.id] = entry
-        self._bytes += entry.size()
+        self.forget(entry.id)
+        size = entry.size()
+        self._entries[entry.id] = (entry, size)
+        self._bytes += size
         while self._bytes > self._most:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.size()
+            self._bytes -= self._entries.popitem(last=False)[1][1]
 
     def forget(self, account_id: str) -> None:
-        entry = self._entries.pop(account_id, None)
-        if entry is not None:
-            self._bytes -= entry.size()
+        kept = self._entries.pop(account_id, None)
+        if kept is not None:
+            self._bytes -= kept[1]
 
     def clear(self) -> None:
         self._entries.clear()

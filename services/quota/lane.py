@@ -71,7 +71,10 @@ def new_key() -> str:
 
 
 class Lane:
-    """`decide` queues; `run` is the loop that serves the queue; `make_days` creates missing ledger partitions."""
+    """`decide` queues; `run` is the loop that serves the queue; `make_days` creates missing ledger partitions.
+
+    `return_s` 0: the next batch is whatever waits when the one before it was answered.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Lane:
         passes: Callable[[str], bool] = lambda meter: False,
         queue: int = QUEUE,
         batch: int = BATCH,
+        return_s: float = RETURN_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._store = store
@@ -90,6 +94,7 @@ class Lane:
         self._down = False
         self._limit = queue
         self._batch = batch
+        self._return_s = return_s
         self._patience_s = patience_s
         self._queue: deque[_Ask] = deque()
         self._wake = asyncio.Event()
@@ -128,8 +133,10 @@ class Lane:
                 if linger >= SHORTEST_LINGER_S and len(self._queue) < self._batch:
                     await asyncio.sleep(linger)
                 batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
-                linger = min(LONGEST_LINGER_S, RETURN_S * len(batch))
+                linger = min(LONGEST_LINGER_S, self._return_s * len(batch))
                 await self._flush(batch)
+                if self._down:
+                    await self._find_store()
         finally:
             sweeper.cancel()
             await self._connection.close()
@@ -152,7 +159,9 @@ class Lane:
                 log.warning("lane.failed", verdict=verdict.name, error=repr(error), uses=len(asks), tries=tries)
                 self._down = verdict is Verdict.LOST
                 if self._down and self._connection.sent is not None:
-                    if await self._recover(asks):
+                    saved = await self._recover(asks)
+                    self._down = False
+                    if saved:
                         self._answer(asks, outcomes)
                         return
                 elif verdict is Verdict.NO_DAY and tries < 3:
@@ -166,6 +175,12 @@ class Lane:
                 self._down = False
                 self._answer(asks, outcomes)
                 return
+
+    async def _find_store(self) -> None:
+        """However long it is away. Uses that pass meanwhile do not queue, so none of them would look for it."""
+        if not self._connection.is_open:
+            await self._connection.recover()
+        self._down = False
 
     async def _recover(self, asks: list[_Ask]) -> bool:
         """Whether the batch in doubt was saved. It is found out for as long as it takes; its callers wait no longer

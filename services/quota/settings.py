@@ -16,6 +16,10 @@ class QuotaSettings(Settings):
     public_url: str = Field("http://127.0.0.1:8080", description="Where the gateway explains problems to callers.")
     quota_queue: int = Field(16_384, ge=1, description="Decisions that may wait; beyond it callers hear UNAVAILABLE.")
 
+    quota_return_us: int = Field(
+        150, ge=0, le=10_000, description="Microseconds that a full lane leaves each answered caller to ask again."
+    )
+
     @field_validator("public_url")
     @classmethod
     def _absolute(cls, value: str) -> str:

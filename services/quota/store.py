@@ -262,9 +262,12 @@ def _to_known(account: Account, before: Known, rates: Mapping[tuple[str, str], b
 def _charged(settled: Settled, batch: Batch) -> dict[str, dict[tuple[str, str], bytes]]:
     """The logs to which something was added, packed, by account."""
     charged: dict[str, dict[tuple[str, str], bytes]] = {}
+    done = set()
     for grant in settled.grants:
         account = batch.accounts[grant.account_id]
-        if account.plan.rates_of:
+        # Once for all grants of a batch: a log may have a thousand numbers.
+        if account.plan.rates_of and (which := (grant.account_id, grant.meter, grant.key_id)) not in done:
+            done.add(which)
             for name in _rates_of(account.plan, grant.meter, grant.key_id):
                 if (log := account.rates.get(name)) is not None:
                     charged.setdefault(account.id, {})[name] = rate.pack(log)

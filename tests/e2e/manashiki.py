@@ -70,10 +70,10 @@ class Org:
         assert made.status_code == 201, made.text
         self.live_key = made.json()["api_key"]
 
-    async def becomes(self, tier: str) -> Json:
-        found = await until(self.status, lambda status: status["tier"] == tier)
+    async def becomes(self, tier: str) -> None:
+        """Waits until billing and quota both act on the tier."""
+        await until(self.status, lambda status: status["tier"] == tier)
         await until(self.usage, lambda usage: usage["tier"] == tier)
-        return found
 
     async def usage(self) -> Json:
         answer = await self.call("GET", "/v1/usage")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 
@@ -269,7 +273,8 @@ async def test_a_canceled_organization_gets_402_subscription_inactive_and_ten_st
     (subscription,) = await org.customer.subscriptions()
     await world.stripe("DELETE", f"subscriptions/{subscription['id']}")
     await world.drained()
-    status = await org.becomes("canceled")
+    await org.becomes("canceled")
+    status = await org.status()
     gates = ("customModelAllowed", "liveKeyIssuanceAllowed", "serviceKeyIssuanceAllowed")
     assert [status[gate] for gate in gates] == [False, False, False]
     assert (status["stagingQuotaUsed"], status["stagingQuotaLimit"]) == (3, 10)
@@ -291,9 +296,96 @@ async def test_usage_shows_caps_concurrency_and_what_is_held(world: World) -> No
     assert (live["used"], shown["cap"], shown["concurrency"]) == (1, (1, 5, True), (1, 25, None))
     assert {each["name"]: each["limit"] for each in usage["allowances"]} == {
         "custom_models": 5,
-        "service_keys": 5,
         "storage_gb": 10,
     }
+
+
+async def test_checkout_answers_url_and_session_id_and_nothing_else(world: World) -> None:
+    org = await sign_up(world)
+    opened = await org.call("POST", f"/v1/orgs/{org.slug}/billing/checkout")
+    assert (opened.status_code, set(opened.json())) == (200, {"url", "sessionId"})
+    assert opened.json()["sessionId"].startswith("cs_")
+    for tier, code in (("enterprise", "contact_sales"), ("past_due", "unknown_tier"), ("canceled", "unknown_tier")):
+        refused_tier = await org.call("POST", f"/v1/orgs/{org.slug}/billing/checkout", {"tier": tier})
+        assert (refused_tier.status_code, refused_tier.json()["code"]) == (422, code)
+
+
+async def test_live_and_service_keys_are_issued_once_it_is_paid_and_not_before(world: World) -> None:
+    org = await sign_up(world)
+    keys = f"/v1/orgs/{org.slug}/keys"
+    for kind in ("live", "svc"):
+        answer = await org.call("POST", keys, {"kind": kind, "name": "CI"})
+        assert (answer.status_code, answer.json()["reason"]) == (402, "key_issuance_not_allowed")
+    assert (await org.call("POST", keys, {"kind": "test", "name": "second"})).status_code == 402, "one test key"
+    await org.upgrade()
+    made = [await org.call("POST", keys, {"kind": "svc", "name": f"svc {count}"}) for count in range(6)]
+    assert [answer.status_code for answer in made] == [201] * 5 + [402]
+    assert made[0].json()["api_key"].startswith("mk_svc_")
+    assert org.live_key.startswith("mk_live_")
+
+
+async def test_while_past_due_keys_work_and_new_ones_are_402_until_the_invoice_is_paid(world: World) -> None:
+    org = await developer(world)
+    (subscription,) = await org.customer.subscriptions()
+    card = await world.stripe(
+        "POST", "payment_methods/pm_card_chargeCustomerFail/attach", customer=subscription["customer"]
+    )
+    await world.stripe("POST", f"subscriptions/{subscription['id']}", default_payment_method=card["id"])
+    ends = datetime.fromisoformat((await org.status())["currentPeriodEnd"])
+    await world.advance_to(int(ends.timestamp()) + 7200)
+    await org.becomes("past_due")
+    status = await org.status()
+    assert (status["liveKeyIssuanceAllowed"], status["serviceKeyIssuanceAllowed"]) == (False, False)
+    assert status["customModelAllowed"] is True
+    assert status["stagingQuotaLimit"] is None
+    await org.downloaded(org.live_key)
+    refused_key = await org.call("POST", f"/v1/orgs/{org.slug}/keys", {"kind": "live", "name": "another"})
+    assert (refused_key.status_code, refused_key.json()["reason"]) == (402, "key_issuance_not_allowed")
+    owed = next(invoice for invoice in await org.customer.invoices() if invoice["status"] == "open")
+    assert (await org.customer.pay(owed["hosted_invoice_url"])).status_code == 303
+    await org.becomes("paid")
+    answer = await org.call("POST", f"/v1/orgs/{org.slug}/keys", {"kind": "live", "name": "another"})
+    assert answer.status_code == 201
+
+
+async def test_the_cli_shows_usage_sets_caps_and_operators_throw_the_switch(world: World, tmp_path: Path) -> None:
+    org = await developer(world)
+    operator = {"TOLLWAY_OPERATOR_TOKEN": world.stack.operator_token}
+    said = await tollway(world, tmp_path, org.test_key, "caps", "set", "live_downloads", "4")
+    assert said.startswith("live_downloads: 0 of 4 used, then it stops, resets ")
+    await org.downloaded(org.live_key)
+    lines = (await tollway(world, tmp_path, org.test_key, "usage")).splitlines()
+    cap = next(line for line in lines if line.startswith("  your cap"))
+    assert "1 / 4 25% resets " in " ".join(cap.split())
+    assert any(line.startswith("  at once") and "1 / 25" in line for line in lines)
+    assert (await tollway(world, tmp_path, org.test_key, "caps", "clear", "live_downloads")).endswith(
+        "no cap (1 used)."
+    )
+    await tollway(world, tmp_path, org.test_key, "admin", "kill-switch", "on", "incident 4711", **operator)
+    try:
+        refused(await org.download(), 503, "downloads_suspended")
+        assert "incident 4711" in await tollway(world, tmp_path, org.test_key, "admin", "kill-switch", **operator)
+    finally:
+        await tollway(world, tmp_path, org.test_key, "admin", "kill-switch", "off", **operator)
+    await org.downloaded()
+
+
+async def tollway(world: World, home: Path, key: str, *words: str, **more: str) -> str:
+    """What the CLI says to a person with this key."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLWAY_", "XDG_"))}
+    environment = {
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "TOLLWAY_API_URL": world.stack.gateway_url,
+        "TOLLWAY_API_KEY": key,
+        "COLUMNS": "100",
+    }
+    command = [str(Path(sys.executable).with_name("tollway")), *words]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=kept | environment | more, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout).strip()
 
 
 async def test_a_portal_before_the_first_checkout_is_409_no_customer(world: World) -> None:

@@ -21,6 +21,10 @@ _NEXT_STEPS = {
     "session_required": "a person has to do this: sign in on the billing page",
     "unknown_key_kind": "the message lists the kinds",
     "key_not_found": "see which there are: tollway keys list",
+    "cap_not_offered": "see which meters may be capped: tollway caps",
+    "unknown_meter": "see which there are: tollway usage",
+    "operator_token_invalid": "check TOLLWAY_OPERATOR_TOKEN",
+    "operator_disabled": "set TOLLWAY_OPERATOR_TOKEN where the gateway runs",
 }
 
 
@@ -72,6 +76,9 @@ class Api:
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._call("POST", path, body)
 
+    def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._call("PUT", path, body)
+
     def delete(self, path: str) -> dict[str, Any]:
         return self._call("DELETE", path, None)
 
@@ -116,7 +123,7 @@ def refusal(response: httpx.Response) -> CliError:
     if named and str(named[0].get("detail")) != message:
         message += "".join(f"\n  {e['field']}: {e.get('detail', '')}" for e in named)
     if status == 401:
-        code, step = NOT_LOGGED_IN, _LOGIN
+        code, step = NOT_LOGGED_IN, _NEXT_STEPS.get(str(problem.get("code")), _LOGIN)
     elif status in {502, 503, 504}:
         code, step = UNREACHABLE, "try again in a moment"
     elif status >= 500 or status < 400:

@@ -8,19 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import config, durations, output
-from tollway.cli.api import Api, resolve_key, resolve_url
+from tollway.cli import durations, output
 from tollway.cli.command import current
 from tollway.cli.errors import USAGE, CliError
+from tollway.cli.orgs import Org, connect, slug_of
 
-_Org = Annotated[str, typer.Option("--org", metavar="SLUG", help="The account; else the one you are logged in to.")]
 _Key = Annotated[str, typer.Argument(metavar="KEY_ID", help="As `tollway keys list` shows it: key_….")]
 
 
-def list_keys(org: _Org = "") -> None:
+def list_keys(org: Org = "") -> None:
     """List the account's API keys, newest first. The keys themselves are not shown again."""
-    with _api() as api:
-        path = f"/v1/orgs/{_slug(api, org)}/keys"
+    with connect() as api:
+        path = f"/v1/orgs/{slug_of(api, org)}/keys"
         keys: list[dict[str, Any]] = []
         token = ""
         while True:
@@ -38,14 +37,14 @@ def list_keys(org: _Org = "") -> None:
 def issue(
     kind: Annotated[str, typer.Argument(help="One of the catalog's kinds: test, live, ….")],
     name: Annotated[str, typer.Option("--name", help="What it is for.")] = "CLI",
-    org: _Org = "",
+    org: Org = "",
 ) -> None:
     """Issue an API key and print it, this once.
 
     Example: tollway keys issue live --name "CI"
     """
-    with _api() as api:
-        made = api.post(f"/v1/orgs/{_slug(api, org)}/keys", {"kind": kind, "name": name})
+    with connect() as api:
+        made = api.post(f"/v1/orgs/{slug_of(api, org)}/keys", {"kind": kind, "name": name})
     _present(made)
 
 
@@ -54,49 +53,28 @@ def rotate(
     overlap: Annotated[
         str, typer.Option("--overlap", help="How long the old key goes on: 0s to 7d.", metavar="TIME")
     ] = "24h",
-    org: _Org = "",
+    org: Org = "",
 ) -> None:
     """Replace an API key: prints a new one, and lets the old one go on for a while.
 
     Example: tollway keys rotate key_… --overlap 2h
     """
-    with _api() as api:
-        path = f"/v1/orgs/{_slug(api, org)}/keys/{_id(key_id)}/rotate"
+    with connect() as api:
+        path = f"/v1/orgs/{slug_of(api, org)}/keys/{_id(key_id)}/rotate"
         made = api.post(path, {"overlap_seconds": durations.seconds(overlap)})
     _present(made)
     if not current.as_json:
         output.note(f"The old key {key_id} goes on until {output.plain(made['replaced']['revoked_at'])}.")
 
 
-def revoke(key_id: _Key, org: _Org = "") -> None:
+def revoke(key_id: _Key, org: Org = "") -> None:
     """Revoke an API key: it is refused from now on, for ever."""
-    with _api() as api:
-        gone = api.delete(f"/v1/orgs/{_slug(api, org)}/keys/{_id(key_id)}")
+    with connect() as api:
+        gone = api.delete(f"/v1/orgs/{slug_of(api, org)}/keys/{_id(key_id)}")
     if current.as_json:
         output.out_json(gone)
     else:
         output.out(f"Revoked {output.plain(gone['id'])} ({output.plain(gone['name'])}).")
-
-
-def _api() -> Api:
-    url = resolve_url(current.api_url)
-    return Api(url, resolve_key(url))
-
-
-def _slug(api: Api, org: str) -> str:
-    """The account's name in addresses: the option, else what login noted, else what the server says it is."""
-    if org:
-        if not re.fullmatch(r"[a-z0-9-]{1,100}", org):
-            raise CliError(f"not an account's slug: {org}", code=USAGE, next_step="try without --org")
-        return org
-    account = config.load().account(resolve_url(current.api_url))
-    orgs = api.get("/v1/orgs")["orgs"]
-    slugs = [str(each["slug"]) for each in orgs]
-    if account is not None and account.slug in slugs:
-        return account.slug
-    if len(slugs) != 1:
-        raise CliError("which account?", code=USAGE, next_step=f"add --org, one of: {', '.join(slugs) or 'none'}")
-    return slugs[0]
 
 
 def _id(key_id: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, billing, catalog, events, keys, local, output, usage
+from tollway.cli import account, admin, billing, caps, catalog, events, keys, local, output, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -25,6 +25,9 @@ app = typer.Typer(
 billing_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 keys_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+caps_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
+admin_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+switch_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 catalog_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 
@@ -68,6 +71,34 @@ def keys_group() -> None:
     """List, issue, rotate and revoke API keys."""
 
 
+@caps_app.callback()
+@with_options
+def caps_group(context: typer.Context) -> None:
+    """Show, set and clear the caps that the account sets on itself.
+
+    Examples: tollway caps, tollway caps set live_downloads 5000, tollway caps clear live_downloads
+    """
+    if context.invoked_subcommand is None:
+        caps.show()
+
+
+@admin_app.callback()
+@with_options
+def admin_group() -> None:
+    """What operators do, with TOLLWAY_OPERATOR_TOKEN."""
+
+
+@switch_app.callback()
+@with_options
+def switch_group(context: typer.Context) -> None:
+    """Show, throw and release kill switches.
+
+    Examples: tollway admin kill-switch, … on "incident 4711", … off, … on "bucket is down" --meter live_downloads
+    """
+    if context.invoked_subcommand is None:
+        admin.show()
+
+
 @catalog_app.callback()
 @with_options
 def catalog_group() -> None:
@@ -90,6 +121,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "usage": usage.usage,
 }
 _BILLING: dict[str, Callable[..., Any]] = {"upgrade": billing.upgrade, "portal": billing.portal}
+_CAPS: dict[str, Callable[..., Any]] = {"set": caps.set_cap, "clear": caps.clear}
+_SWITCH: dict[str, Callable[..., Any]] = {"on": admin.on, "off": admin.off}
 _KEYS: dict[str, Callable[..., Any]] = {
     "list": keys.list_keys,
     "issue": keys.issue,
@@ -103,13 +136,20 @@ for name, function in _BILLING.items():
     billing_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _KEYS.items():
     keys_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _CAPS.items():
+    caps_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _SWITCH.items():
+    switch_app.command(name, epilog=EXIT_CODES)(with_options(function))
+events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
+app.add_typer(billing_app, name="billing")
+app.add_typer(keys_app, name="keys")
+app.add_typer(caps_app, name="caps")
+admin_app.add_typer(switch_app, name="kill-switch")
+app.add_typer(admin_app, name="admin")
 for name, function in {"check": catalog.check, "push": catalog.push}.items():
     catalog_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _LOCAL.items():
     local_app.command(name, epilog=EXIT_CODES)(with_options(function))
-events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
-app.add_typer(billing_app, name="billing")
-app.add_typer(keys_app, name="keys")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")

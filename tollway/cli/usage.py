@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tollway.cli import output
+from tollway.cli import bars, output
 from tollway.cli.api import Api, resolve_key, resolve_url
 from tollway.cli.command import current
 
@@ -17,27 +17,49 @@ _PERIODS = {"month": "per month", "billing_period": "per billing period", "lifet
 
 
 def usage() -> None:
-    """Show what is used of each meter in the period that runs now."""
+    """Show what is used of each meter in the period that runs now, with its caps and what goes on at once."""
     url = resolve_url(current.api_url)
     with Api(url, resolve_key(url)) as api:
         answer = api.get("/v1/usage")
     if current.as_json:
         output.out_json(answer)
         return
-    rows = [
-        (
-            str(meter["meter"]),
-            output.number(meter["used"], "-"),
-            output.number(meter["limit"]),
-            output.number(meter["remaining"], "-"),
-            str(meter["resets_at"] or "-"),
-        )
-        for meter in answer["meters"]
-    ]
     output.out(f"Plan: {output.plain(answer['tier'])}")
+    rows = [row for meter in answer["meters"] for row in _rows(meter)]
+    rows += [bars.Row(each["name"], each["held"], each["limit"], "held now") for each in answer.get("allowances", ())]
     if rows:
         output.out()
-        output.table(("METER", "USED", "LIMIT", "REMAINING", "RESETS"), rows, right=frozenset({1, 2, 3}))
+        bars.show(rows)
+
+
+def _rows(meter: dict[str, Any]) -> list[bars.Row]:
+    """The meter by its tightest quota, then its other limits that have a number."""
+    resets = bars.local_time(meter["resets_at"])
+    rows = [bars.Row(meter["meter"], meter["used"] or 0, meter["limit"], f"resets {resets}" if resets else "")]
+    shown = meter["limit"] is None
+    for limit in meter["limits"]:
+        kind = limit.get("kind", "quota")
+        numbers = (limit["used"], limit["limit"])
+        if limit["limit"] is None:
+            continue
+        if not shown and kind == "quota" and numbers == (meter["used"], meter["limit"]):
+            shown = True  # the meter's own row says it
+            continue
+        resets = bars.local_time(limit["resets_at"]) if kind in {"quota", "cap"} else ""
+        rows.append(bars.Row(f"  {_label(limit, kind)}", *numbers, f"resets {resets}" if resets else ""))
+    return rows
+
+
+def _label(limit: dict[str, Any], kind: str) -> str:
+    match kind:
+        case "cap":
+            return "your cap" if limit["auto_stop"] else "your cap (only warns)"
+        case "concurrency":
+            return "at once"
+        case "rate":
+            return f"in {limit['window_seconds']} s"
+        case _:
+            return str(limit["name"])
 
 
 def plans() -> None:

@@ -2,6 +2,7 @@
 
     async with Quota("127.0.0.1:7102", token="…") as quota:
         if await quota.consume("acct_1", "messages"): ...
+        async with quota.lease("acct_1", "downloads") as lease: ...
     async for event in subscribe("nats://127.0.0.1:14222", TierChanged, durable="my-service"):
         ...
 
@@ -10,7 +11,7 @@ database, and the stream remembers where a durable subscriber is. It refuses to 
 hide that events come at least once: drop ids that you have seen, and use the message's `version` for order.
 """
 
-from tollway.client.decision import Decision, LimitState, MeterUsage, Usage
+from tollway.client.decision import Decision, Lease, LimitState, MeterUsage, Reversal, Usage
 from tollway.client.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -24,6 +25,7 @@ from tollway.client.errors import (
     Unavailable,
 )
 from tollway.client.events import Event, subscribe
+from tollway.client.lease import HeldLease, Refused
 from tollway.client.quota import Quota, Tls, Use
 
 __all__ = [
@@ -31,15 +33,19 @@ __all__ = [
     "Decision",
     "Event",
     "FailedPrecondition",
+    "HeldLease",
     "InvalidArgument",
     "KeyReused",
+    "Lease",
     "LimitState",
     "MeterUsage",
     "NotFound",
     "PermissionDenied",
     "Quota",
     "QuotaError",
+    "Refused",
     "ResourceExhausted",
+    "Reversal",
     "Tls",
     "Unauthenticated",
     "Unavailable",

@@ -4,26 +4,86 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from tollway.quota.v1 import quota_pb2 as pb
 
 # What a catalog may choose from; anything else would not read as a refusal.
 _REFUSED = frozenset({402, 403, 429, 503})
 
+Kind = Literal["rate", "quota", "cap", "concurrency"]
+_KINDS: dict[pb.LimitKind.ValueType, Kind] = {
+    pb.LIMIT_KIND_RATE: "rate",
+    pb.LIMIT_KIND_QUOTA: "quota",
+    pb.LIMIT_KIND_CAP: "cap",
+    pb.LIMIT_KIND_CONCURRENCY: "concurrency",
+}
+
 
 @dataclass(frozen=True)
 class LimitState:
-    """One limit after the decision. `limit` and `remaining` are None when unlimited, `resets_at` when never."""
+    """One limit after the decision. `limit` and `remaining` are None when unlimited, `resets_at` when never.
+
+    `kind` is quota, rate, cap or concurrency. A rate has its `window`; a cap with `auto_stop` refuses, one without it
+    only warns; `used` of concurrency are the leases that live now.
+    """
 
     name: str
     used: int
     limit: int | None
     remaining: int | None
     resets_at: datetime | None
+    kind: Kind = "quota"
+    window: timedelta | None = None
+    auto_stop: bool = False
 
     @classmethod
     def of(cls, state: pb.LimitState) -> LimitState:
-        return cls(state.name, state.used, _limit_of(state), _remaining_of(state), _reset_of(state))
+        window = state.window.ToTimedelta() if state.HasField("window") else None
+        return cls(
+            name=state.name,
+            used=state.used,
+            limit=_limit_of(state),
+            remaining=_remaining_of(state),
+            resets_at=_reset_of(state),
+            kind=_KINDS.get(state.kind) or ("quota" if window is None else "rate"),
+            window=window,
+            auto_stop=state.auto_stop,
+        )
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A hold with an expiry: a place, `reserved` units, or both. When it has expired it is gone."""
+
+    id: str
+    account_id: str
+    meter: str
+    reserved: int
+    acquired_at: datetime
+    expires_at: datetime
+    key_id: str = ""
+
+    @classmethod
+    def of(cls, lease: pb.Lease) -> Lease:
+        return cls(
+            id=lease.id,
+            account_id=lease.account_id,
+            meter=lease.meter,
+            reserved=lease.reserved,
+            acquired_at=lease.acquire_time.ToDatetime(tzinfo=UTC),
+            expires_at=lease.expire_time.ToDatetime(tzinfo=UTC),
+            key_id=lease.key_id,
+        )
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """What was taken back. `replayed`: it had been before; nothing changed now."""
+
+    meter: str
+    amount: int
+    replayed: bool
 
 
 @dataclass(frozen=True)
@@ -49,6 +109,9 @@ class Decision:
     version: int = 0
     billing_url: str = ""
     support_contact: str = ""
+    overage_units: int = 0  # of this use, beyond those that the plan includes
+    unverified: bool = False  # allowed without the store, which was away: nothing was counted
+    lease: Lease | None = None  # what `acquire` granted
 
     def __bool__(self) -> bool:
         # So that `if await quota.consume(…)` cannot let everybody through.
@@ -82,6 +145,9 @@ class Decision:
             version=message.version,
             billing_url=told.billing_url,
             support_contact=told.support_contact,
+            overage_units=message.overage_units,
+            unverified=message.unverified,
+            lease=Lease.of(message.lease) if message.HasField("lease") else None,
         )
 
 

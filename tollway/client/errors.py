@@ -41,7 +41,7 @@ class InvalidArgument(QuotaError):
 
 
 class NotFound(QuotaError):
-    """There is no such account."""
+    """There is no such account, no such live lease (LEASE_NOT_FOUND), or no such grant (GRANT_NOT_FOUND)."""
 
     reason_of_class = "NOT_FOUND"
 
@@ -53,7 +53,7 @@ class KeyReused(QuotaError):
 
 
 class FailedPrecondition(QuotaError):
-    """The counter cannot hold so many units (2^63 - 1)."""
+    """The counter cannot hold so many units (2^63 - 1), or what the request_id stood for was taken back (REVERSED)."""
 
     reason_of_class = "FAILED_PRECONDITION"
 

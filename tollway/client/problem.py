@@ -73,12 +73,18 @@ def rate_limit(limits: tuple[LimitState, ...]) -> Headers:
         if state.limit is None:
             continue
         name = _quoted(state.name)
-        policies.append(f"{name};q={state.limit}")
+        policies.append(f"{name};q={state.limit}{_policy(state)}")
         reset = f";t={max(0, _seconds(state.resets_at - now))}" if state.resets_at is not None else ""
         states.append(f"{name};r={state.remaining or 0}{reset}")
     if not policies:
         return []
     return [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(states))]
+
+
+def _policy(state: LimitState) -> str:
+    if state.kind == "concurrency":
+        return ';qu="concurrent-requests"'
+    return "" if state.window is None else f";w={int(state.window.total_seconds())}"
 
 
 def _quoted(name: str) -> str:

@@ -2,7 +2,15 @@
 
 from services.quota.domain.account import Account, Counters, Rates, Terms
 from services.quota.domain.allowance import LEDGER_MARK, Adjusted, AllowanceState, allowance_states
-from services.quota.domain.announcement import Announcement, CapReached, UsageRecorded, UsageThresholdReached
+from services.quota.domain.announcement import (
+    Announcement,
+    CapReached,
+    UsageRecorded,
+    UsageThresholdReached,
+    ended_period,
+    mark_ended,
+    recorded,
+)
 from services.quota.domain.batch import settle
 from services.quota.domain.command import (
     Acquire,
@@ -69,7 +77,10 @@ __all__ = [
     "billing_span",
     "charge",
     "decide",
+    "ended_period",
     "limit_states",
+    "mark_ended",
     "month_span",
+    "recorded",
     "settle",
 ]

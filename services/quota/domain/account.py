@@ -11,7 +11,7 @@ from typing import Any
 from services.quota.domain.lease import Lease
 from services.quota.domain.period import LIFETIME, Period, Span, billing_span, month_span
 from services.quota.domain.plan import Limit, Plan
-from services.quota.domain.rate import Log
+from services.quota.domain.rate import EMPTY, Log
 
 # meter → period → [start of the span in seconds since 1970, units used in it]
 Counters = dict[str, dict[str, list[int]]]
@@ -59,7 +59,7 @@ class Account:
 
     def log(self, rate: Limit, key_id: str) -> Log:
         """What was granted under the rate. Uses without an API key share a log of their own."""
-        return self.rates.get((rate.name, key_id if rate.per_key else ""), [])
+        return self.rates.get((rate.name, key_id if rate.per_key else ""), EMPTY)
 
     def live(self, lease_id: str) -> Lease | None:
         """The lease, unless it ended or expired."""

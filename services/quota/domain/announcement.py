@@ -1,7 +1,8 @@
 """What others hear of an account's use: thresholds, its own caps, and totals of periods that are over.
 
 What was announced is noted in the account's terms, so that it is announced once: `{"marks": {name of the limit:
-[start of the period, [percentages]]}}`, and `reached` in the setting of a cap (see `cap`).
+[start of the period, [percentages]]}}`, `{"closed": {meter: start of the period whose end was announced}}` for as long
+as the meter's counter stands in that period, and `reached` in the setting of a cap (see `cap`).
 """
 
 from __future__ import annotations
@@ -65,9 +66,13 @@ Announcement = UsageThresholdReached | CapReached | UsageRecorded
 
 
 def ended_period(account: Account, meter: str) -> UsageRecorded | None:
-    """The total of the billing period that was counted last, when it is over. To be asked before the next is begun."""
+    """The total of the billing period that was counted last, when it is over and nobody announced that yet. To be
+    asked before the next is begun.
+    """
     cell = account.counters.get(meter, {}).get(Period.BILLING)
     if cell is None or cell[0] >= account.spans[Period.BILLING].start:
+        return None
+    if account.terms and account.terms.get("closed", {}).get(meter) == cell[0]:
         return None
     start = moment(cell[0])
     if account.anchor is None or not account.interval:
@@ -76,6 +81,23 @@ def ended_period(account: Account, meter: str) -> UsageRecorded | None:
         span = billing_span(account.anchor, account.interval, start)
     end = None if span.end is None else moment(span.end)
     return UsageRecorded(account.id, meter, cell[1], start, end, account.at, final=True)
+
+
+def mark_ended(account: Account, meter: str) -> bool:
+    """Notes that the end of the period that was counted last is announced. False: it was."""
+    cell, closed = account.counters[meter][Period.BILLING], account.terms.setdefault("closed", {})
+    was = closed.get(meter) == cell[0]
+    closed[meter] = cell[0]
+    return not was
+
+
+def forget_end(account: Account, meter: str) -> None:
+    """To be called when the counter moves on: the mark has done its work."""
+    closed = account.terms.get("closed")
+    if closed is not None and closed.get(meter, 0) < account.spans[Period.BILLING].start:
+        closed.pop(meter, None)
+        if not closed:
+            del account.terms["closed"]
 
 
 def recorded(account: Account, meter: str) -> UsageRecorded:

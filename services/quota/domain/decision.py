@@ -144,7 +144,10 @@ def charge(account: Account, meter_name: str, amount: int, key_id: str = "") -> 
     """Counts units that were allowed."""
     count(account, meter_name, amount)
     for each in account.plan.rates_of.get(meter_name, ()):
-        log = account.rates.setdefault((each.name, key_id if each.per_key else ""), [])
+        name = (each.name, key_id if each.per_key else "")
+        log = account.rates.get(name)
+        if log is None:
+            log = account.rates[name] = rate.new()
         rate.add(log, each.limit or 0, each.window_us, rate.instant(account.at), amount)
 
 
@@ -156,7 +159,12 @@ def count(account: Account, meter_name: str, amount: int) -> None:
     for period, span in account.spans.items():
         cell = cells.get(period)
         # See Account.used for which cells still count.
-        cells[period] = [span.start, amount if cell is None or cell[0] < span.start else cell[1] + amount]
+        if cell is None or cell[0] < span.start:
+            cells[period] = [span.start, amount]
+        else:
+            # Of a period that has not begun, by a clock that was set back: it must not be found over when it begins.
+            begun = cell[0] if span.end is not None and cell[0] >= span.end else span.start
+            cells[period] = [begun, cell[1] + amount]
 
 
 def counted_units(account: Account, limit: Limit) -> int:

@@ -51,11 +51,13 @@ def billing_span(anchor: datetime, interval: str, at: datetime) -> Span:
     """
     months = {"month": 1, "year": 12}[interval]
     n = ((at.year - anchor.year) * 12 + at.month - anchor.month) // months
-    start = _shift(anchor, n * months)
-    if start > at:
-        n -= 1
-        start = _shift(anchor, n * months)
-    return Span(int(start.timestamp()), int(_shift(anchor, (n + 1) * months).timestamp()))
+    span = _nth(anchor, months, n)
+    return span if span.start <= at.timestamp() else _nth(anchor, months, n - 1)
+
+
+@lru_cache(maxsize=16384)  # an account asks for the same one until it is over
+def _nth(anchor: datetime, months: int, n: int) -> Span:
+    return Span(int(_shift(anchor, n * months).timestamp()), int(_shift(anchor, (n + 1) * months).timestamp()))
 
 
 def _shift(anchor: datetime, months: int) -> datetime:

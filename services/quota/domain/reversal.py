@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.quota.domain.account import Account
 from services.quota.domain.allowance import LEDGER_MARK
-from services.quota.domain.announcement import recorded
 from services.quota.domain.command import Reverse
+from services.quota.domain.decision import Decision
 from services.quota.domain.period import moment
 from services.quota.domain.work import Grant, Reversal, Work
 from services.quota.errors import GrantNotFound
@@ -29,7 +29,10 @@ def reverse(command: Reverse, account: Account, work: Work) -> Reversal:
     work.changed[account.id] = account
     rules = account.plan.rules.get(line.meter)
     if line.amount and rules is not None and rules.sold:
-        work.announcements.append(recorded(account, line.meter))  # totals are looked for where something was granted
+        # Totals are looked for where the ledger has a line of late.
+        answer = Decision(account.plan.tier, account.version, [])
+        note = Grant(account.id, work.new_key(), LEDGER_MARK + line.meter, 0, answer, at=work.at)
+        work.grant(note, remembers=False)
     return Reversal(line.meter, line.amount)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from services.kit.errors import TollwayError
 from services.quota.domain.account import Account
 from services.quota.domain.allowance import Adjusted
-from services.quota.domain.announcement import Announcement, ended_period, passed
+from services.quota.domain.announcement import Announcement, ended_period, forget_end, passed
 from services.quota.domain.decision import Decision, LimitState, charge, count
 from services.quota.domain.lease import Lease
 from services.quota.errors import GrantReversed, KeyReused
@@ -120,8 +120,11 @@ class Work:
     def count(self, account: Account, meter: str, amount: int, key_id: str | None) -> None:
         """Counts units and announces what they come to. `key_id` None: in no rate."""
         rules = account.plan.rules.get(meter)
-        if rules is not None and rules.sold and (ended := ended_period(account, meter)) is not None:
-            self.announcements.append(ended)
+        if rules is not None and rules.sold:
+            if (ended := ended_period(account, meter)) is not None:
+                self.announcements.append(ended)
+            if account.terms:
+                forget_end(account, meter)
         if key_id is None:
             count(account, meter, amount)
         else:

@@ -133,7 +133,7 @@ def of_decision(meter: str, decision: Decision, now: datetime) -> Answer:
 
 
 def limit_headers(limits: Iterable[LimitState], now: datetime) -> dict[str, str]:
-    """RateLimit-Policy and RateLimit for every limit that has a number."""
+    """RateLimit-Policy and RateLimit for every limit that has a number and refuses."""
     return rate_limit(
         Window(
             state.name,
@@ -144,13 +144,20 @@ def limit_headers(limits: Iterable[LimitState], now: datetime) -> dict[str, str]
             concurrent=state.kind is Kind.CONCURRENCY,
         )
         for state in limits
-        if state.limit is not None
+        if state.limit is not None and (state.kind is not Kind.CAP or state.auto_stop)
     )
 
 
 def tightest(limits: Iterable[LimitState]) -> LimitState | None:
-    """The limit with the least left, if anything limits."""
-    return min((s for s in limits if s.limit is not None), key=lambda state: state.remaining or 0, default=None)
+    """The limit with the least left, of those that can refuse a use: one takes no slot, and some caps only warn."""
+    binding = (
+        state
+        for state in limits
+        if state.limit is not None
+        and state.kind is not Kind.CONCURRENCY
+        and (state.kind is not Kind.CAP or state.auto_stop)
+    )
+    return min(binding, key=lambda state: state.remaining or 0, default=None)
 
 
 def seconds(delay: timedelta) -> str:

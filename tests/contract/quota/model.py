@@ -206,11 +206,6 @@ class Model:
         if not replayed:
             line.reversed_at = at
             account.leases.pop(line.lease_id, None)
-            meter = account.plan.meters.get(line.meter)
-            if line.amount and meter is not None and Decimal(meter.overage_unit_price or 0) > 0:
-                start, end = account.span(Period.BILLING, at)
-                used = account.counted((line.meter,), Period.BILLING, at)
-                self.announced.append(UsageRecorded(account.id, line.meter, used, start, end, at, final=False))
         return Reversal(line.meter, line.amount, replayed)
 
     def _set_cap(self, command: SetCap, account: ModelAccount, at: datetime) -> LimitState:

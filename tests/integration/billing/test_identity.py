@@ -39,8 +39,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def downloads(database: str, clock: Clock) -> AsyncIterator[Billing]:
-    async with running_billing(database, Path("tests/catalogs/downloads.yaml")) as started:
+async def downloads(billing_database: str, clock: Clock) -> AsyncIterator[Billing]:
+    async with running_billing(billing_database, Path("tests/catalogs/downloads.yaml")) as started:
         yield replace(started, context=replace(started.context, business=clock, wall=clock))
 
 

@@ -38,8 +38,8 @@ class Clock:
 
 
 @pytest.fixture
-async def downloads(database: str) -> AsyncIterator[Billing]:
-    async with running_billing(database, Path("tests/catalogs/downloads.yaml")) as started:
+async def downloads(billing_database: str) -> AsyncIterator[Billing]:
+    async with running_billing(billing_database, Path("tests/catalogs/downloads.yaml")) as started:
         yield replace(started, context=replace(started.context, business=Clock()))
 
 

@@ -140,7 +140,7 @@ def gateway() -> Iterator[Gateway]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the calls are kept."""
@@ -187,6 +187,7 @@ def cli(tmp_path: Path) -> Cli:
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "COLUMNS": "100",
+        "TZ": "UTC",
         "PYTHONPATH": str(Path(__file__).parents[3]),
     }
     return Cli(env, tmp_path)

@@ -137,13 +137,12 @@ def test_waiting_with_json_keeps_stdout_to_the_answer_and_tells_the_page_on_stde
     assert "https://checkout.example/c/pay/cs_test_1" in done.stderr
 
 
-def test_usage_and_plans_are_tables(logged_in: Cli) -> None:
+def test_usage_is_bars_and_plans_are_a_table(logged_in: Cli) -> None:
     assert logged_in("usage").stdout.splitlines() == [
         "Plan: free",
         "",
-        "METER      USED      LIMIT  REMAINING  RESETS",
-        "messages  1,234    100,000     98,766  2026-04-01T00:00:00Z",
-        "exports       3  unlimited          -  -",
+        "messages  [█░░░░░░░░░░░░░░░░░░░░░░░░░░░░░]  1,234 / 100,000  1%  resets 2026-04-01 00:00 UTC",
+        "exports   unlimited                                       3",
     ]
     assert logged_in("plans").stdout.splitlines() == [
         "PLAN        NAME        PRICE            INCLUDES",

@@ -126,6 +126,33 @@ async def test_the_grpc_example_sells_two_messages_and_refuses_the_third(tmp_pat
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_the_pages_lease_counts_what_was_used_and_only_once(tmp_path: Path, quota_database: str) -> None:
+    async with world.tables(quota_database) as engine:
+        await world.put(engine, world.entitlements("acct_demo", limit=100))
+    page = (ROOT / "docs" / "client.md").read_text()
+    (program,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "quota.lease(" in each)
+    with world.process(tmp_path, quota_database) as process:
+        async with world.client(process.address):
+            done = await asyncio.to_thread(_run, program, process.address)
+            assert (done.returncode, done.stderr, done.stdout) == (0, "", "used: 42\n")
+            # The id is spent: the first answer comes again, and its lease has ended.
+            again = await asyncio.to_thread(_run, program, process.address)
+            assert "LEASE_NOT_FOUND" in again.stderr or "NotFound" in again.stderr
+            refused = await asyncio.to_thread(_run, program.replace("job-1", "job-2"), process.address)
+            assert (refused.stderr, refused.stdout) == ("", "refused: message_quota_exceeded\n")
+
+
+def _run(program: str, address: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TOLLWAY_QUOTA_ADDR": address, "TOLLWAY_RPC_TOKEN": "", "ACCOUNT": "acct_demo"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 async def test_the_pages_first_program_tells_what_was_counted_and_what_was_refused(
     quota: world.Process,
 ) -> None:

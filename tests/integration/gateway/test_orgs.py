@@ -22,15 +22,15 @@ from tests.integration.gateway.test_routes import assert_problem
 
 
 @pytest.fixture
-async def orgs(database: str) -> AsyncIterator[Orgs]:
+async def orgs(billing_database: str) -> AsyncIterator[Orgs]:
     """As in production: a key is no session."""
-    async with running_orgs(database, local=False) as running:
+    async with running_orgs(billing_database, local=False) as running:
         yield running
 
 
 @pytest.fixture
-async def local_orgs(database: str) -> AsyncIterator[Orgs]:
-    async with running_orgs(database, local=True) as running:
+async def local_orgs(billing_database: str) -> AsyncIterator[Orgs]:
+    async with running_orgs(billing_database, local=True) as running:
         yield running
 
 

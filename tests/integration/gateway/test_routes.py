@@ -180,10 +180,13 @@ async def test_a_use_is_counted_and_tells_what_is_left(stack: Stack) -> None:
         "limits": [
             {
                 "name": "messages_per_month",
+                "kind": "quota",
                 "used": 4,
                 "limit": 10,
                 "remaining": 6,
                 "resets_at": "2100-01-01T00:00:00Z",
+                "window_seconds": None,
+                "auto_stop": None,
             }
         ],
     }

@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that loses the answer to what commits."""
+"""A TCP proxy before PostgreSQL that loses the answer to what commits, or is slow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ class Fault(Enum):
 
 @dataclass
 class Proxy:
-    """Strikes once, at the first statement with the bytes `at` after `fault` is set."""
+    """Strikes once, at the first statement with the bytes `at` after `fault` is set. `delay_s` holds back whatever is
+    asked, for as long as it is so.
+    """
 
     target: tuple[str, int]
     at: bytes = COMMIT
     fault: Fault = Fault.NONE
     struck: int = 0
+    delay_s: float = 0.0
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,6 +51,8 @@ class Proxy:
                     muted.set()
                     if fault is Fault.CUT_BEFORE:
                         return
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)  # what the test is about
                 to_server.write(data)
                 if fault is Fault.CUT_AFTER:
                     await asyncio.wait_for(carried_out.wait(), 10)

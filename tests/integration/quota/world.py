@@ -141,6 +141,7 @@ class Process:
     child: subprocess.Popen[bytes]
     port: int
     failpoints: Path
+    log: Path
 
     @property
     def address(self) -> str:
@@ -152,9 +153,9 @@ class Process:
 
 @contextlib.contextmanager
 def process(
-    folder: Path, dsn: str, *, nats_url: str = "", billing: str = "", port: int | None = None
+    folder: Path, dsn: str, *, nats_url: str = "", billing: str = "", port: int | None = None, metrics: int = 0
 ) -> Iterator[Process]:
-    """The service in a process of its own. Without `nats_url` or `billing` those are away."""
+    """The service in a process of its own. Without `nats_url` or `billing` those are away; `metrics` is a port."""
     port = port or ports.reserve()
     failpoints = folder / f"failpoints-{port}"
     failpoints.mkdir(exist_ok=True)
@@ -162,18 +163,19 @@ def process(
         "TOLLWAY_LOCAL": "1",
         "TOLLWAY_QUOTA_DSN": dsn,
         "TOLLWAY_QUOTA_PORT": str(port),
-        "TOLLWAY_QUOTA_METRICS_PORT": "0",
+        "TOLLWAY_QUOTA_METRICS_PORT": str(metrics),
         "TOLLWAY_NATS_URL": nats_url or f"nats://127.0.0.1:{ports.reserve()}",
         "TOLLWAY_BILLING_ADDR": billing or f"127.0.0.1:{ports.reserve()}",
         "TOLLWAY_CLOCK_FILE": str(folder / "clock"),
         "TOLLWAY_FAILPOINTS": str(failpoints),
     }
-    with (folder / f"quota-{port}.log").open("ab") as log:
+    written = folder / f"quota-{port}.log"
+    with written.open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "services.quota.main"], env=environment, stdout=log, stderr=log, process_group=0
         )
     try:
-        yield Process(child, port, failpoints)
+        yield Process(child, port, failpoints, written)
     finally:
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)

@@ -84,6 +84,13 @@ def test_a_payment_intent_leads_to_the_challenge_and_back(shop: Running) -> None
     assert failed["last_payment_error"]["code"] == "payment_intent_authentication_failure"
 
 
+def test_an_intent_without_a_way_back_says_on_the_page_how_it_went(shop: Running) -> None:
+    given = {"amount": "500", "currency": "usd", "payment_method": "pm_card_threeDSecure2Required", "confirm": "true"}
+    for result, words in (("complete", "Your bank has confirmed"), ("fail", "unable to authenticate")):
+        intent = shop.post("/v1/payment_intents", **given)
+        assert words in _answer(intent["next_action"]["use_stripe_sdk"]["stripe_js"], result).text
+
+
 @pytest.mark.parametrize(("result", "status"), [("complete", "succeeded"), ("fail", "requires_payment_method")])
 def test_a_setup_intent_saves_a_card_after_its_challenge(shop: Running, result: str, status: str) -> None:
     customer = shop.customer(None)["id"]

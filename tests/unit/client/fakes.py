@@ -63,7 +63,7 @@ class Service:
             raise answer
         return answer if isinstance(answer, Message) else answer(request, timeout)
 
-    ConsumeBatch = GetUsage = Consume
+    ConsumeBatch = GetUsage = Reverse = Acquire = Renew = Settle = Release = ListLeases = SetCap = Consume
 
 
 class Wired(Quota):

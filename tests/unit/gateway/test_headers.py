@@ -47,6 +47,14 @@ def test_any_header_is_a_sane_key_or_refused(values: list[str]) -> None:
     assert key.isprintable()
 
 
+def test_a_policy_tells_a_rates_window_and_what_counts_at_once() -> None:
+    headers = rate_limit([Window("burst", 60, 59, 60, 60), Window("slots", 25, 24, None, concurrent=True)])
+    assert headers == {
+        "RateLimit-Policy": '"burst";q=60;w=60, "slots";q=25;qu="concurrent-requests"',
+        "RateLimit": '"burst";r=59;t=60, "slots";r=24',
+    }
+
+
 def test_rate_limit_headers_follow_the_draft() -> None:
     headers = rate_limit([Window("daily", 1000, 50, 30), Window('odd"name', 5, 0, None)])
     assert headers == {

@@ -174,6 +174,20 @@ def test_the_month_rolls_over_to_the_second_without_any_event() -> None:
     assert decision.limits[0].reset == datetime(2027, 1, 1, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("period", [Period.MONTH, Period.BILLING])
+def test_a_clock_that_is_set_back_over_the_end_of_a_period_forgets_nothing(period: Period) -> None:
+    # The store moves to a machine whose clock is a moment behind, just as a period has begun.
+    end, terms = datetime(2026, 12, 1, tzinfo=UTC), plan(limit(most=5, period=period))
+    counters: Counters = {}
+    used = []
+    for at in (end, end - timedelta(seconds=1), end + timedelta(seconds=1)):
+        present = account(terms, at=at, counters=counters, anchor=end - timedelta(days=61), interval="month")
+        if decide(present, "messages", 2).allowed:
+            charge(present, "messages", 2)
+        used.append(present.used("messages", period))
+    assert used == [2, 4, 4]
+
+
 @given(
     st.dates(date(2023, 1, 1), date(2029, 12, 31)),
     st.times(),

@@ -20,7 +20,19 @@ from gateway.routes.usage import refusal as gateway_refusal
 from services.kit import errors
 from services.kit.errors import InvalidArgument
 from services.quota.answers import to_message
-from services.quota.domain import Account, Decision, LimitState, Opened, Outcome, Period, Refusal, Refused, Use, settle
+from services.quota.domain import (
+    Account,
+    Decision,
+    Kind,
+    LimitState,
+    Opened,
+    Outcome,
+    Period,
+    Refusal,
+    Refused,
+    Use,
+    settle,
+)
 from services.quota.envoy import answers, ext_authz, ratelimit
 from services.quota.envoy.ext_authz import Authorization
 from services.quota.envoy.ratelimit import RateLimitService
@@ -348,3 +360,14 @@ async def test_what_is_no_descriptor_is_envoys_failure_mode(wrong: list[rls.Rate
     with pytest.raises(InvalidArgument):
         await limited(lane, *wrong)
     assert lane.used() == 0
+
+
+def test_what_cannot_refuse_a_use_is_neither_the_tightest_nor_a_warning_cap_in_a_header() -> None:
+    quota = LimitState("month", 5, 10, None)
+    slots = LimitState("slots", 25, 25, None, kind=Kind.CONCURRENCY)
+    warning = LimitState("cap", 9, 3, None, kind=Kind.CAP, auto_stop=False)
+    stopping = LimitState("cap", 2, 3, None, kind=Kind.CAP, auto_stop=True)
+    assert answers.tightest([quota, slots, warning]) is quota
+    assert answers.tightest([quota, slots, stopping]) is stopping
+    assert "cap" not in answers.limit_headers([quota, warning], NOW)["RateLimit"]
+    assert "cap" in answers.limit_headers([quota, stopping], NOW)["RateLimit"]

@@ -60,6 +60,14 @@ def test_what_cannot_be_acted_on_is_refused(changes: dict[str, Any]) -> None:
         to_snapshot(message(**changes))
 
 
+@pytest.mark.parametrize("name", ["", "a\x1db", "a\x00"])
+def test_a_limit_whose_name_cannot_be_stored_is_refused(name: str) -> None:
+    odd = message()
+    odd.limits[0].name = name
+    with pytest.raises(ValueError, match="name"):
+        to_snapshot(odd)
+
+
 def test_a_rate_has_its_window_and_its_scope() -> None:
     burst = message()
     rate = burst.limits.add(name="burst", meters=["messages"], kind=entitlement_pb2.LIMIT_KIND_RATE, limit=20)

@@ -194,13 +194,14 @@ def test_a_clock_that_is_set_back_grants_no_more() -> None:
 
 @given(st.integers(1, 10**6), st.lists(st.integers(0, 50_000), max_size=900), st.integers(1, 2**40))
 def test_a_log_is_bounded_and_comes_back_from_its_bytes(most: int, gaps: list[int], amount: int) -> None:
-    log: rates.Log = []
+    log = rates.new()
     now = rates.instant(NOW)
     for gap in gaps:
         now += gap
         if rates.free_in(log, most, 60_000_000, now, 1) == timedelta(0):
             rates.add(log, most, 60_000_000, now, 1)
-        assert len(log) <= 2 * (rates.MOST + 1)
+        assert len(log) <= 1 + 2 * (rates.MOST + 1)
+        assert log[0] == sum(log[2::2])
     rates.add(log, most, 60_000_000, now, amount)
     assert rates.unpack(rates.pack(log)) == log
 

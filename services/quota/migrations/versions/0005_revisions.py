@@ -244,6 +244,8 @@ def upgrade() -> None:
     op.execute(_LEDGER)
     op.execute(_RECENT)
     op.execute(_LEASE)
+    # Logs have their sum before them from now on. What the last minute used is forgotten with those without.
+    op.execute("TRUNCATE bucket")
     op.create_index("ix_lease_expire_time", "lease", ["expire_time"])
     # How much of a meter was announced, so that only what changed is announced again.
     op.create_table(

@@ -1,6 +1,7 @@
-"""What quota is compared with, each as a process: `python -m benchmarks.quota_servers null|kit|naive PORT [DSN]`.
+"""What quota is compared with, each as a process: `python -m benchmarks.quota.servers null|kit|naive PORT [DSN]`.
 
-null: an empty RPC of the same messages on grpc.aio with the kit's server options and nothing around it.
+null: an empty RPC of the same messages on grpc.aio with the kit's server options and nothing around it; and an empty
+rate limit service for Envoy.
 kit: the same behind the kit's boundary (token, errors, deadlines, metrics).
 naive: the usual way, one UPDATE per request over a pool of 32 connections; no idempotency key, no ledger.
 """
@@ -18,6 +19,7 @@ from sqlalchemy.engine import make_url
 
 from services.kit import process, rpc
 from services.kit.config import Settings
+from tollway.envoy.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
 
 POOL = 32
@@ -50,8 +52,19 @@ class Null(quota_pb2_grpc.QuotaServiceServicer):
     async def ConsumeBatch(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    async def Reverse(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     async def GetUsage(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
+
+
+class NullLimits(rls_pb2_grpc.RateLimitServiceServicer):
+    async def ShouldRateLimit(self, request: rls_pb2.RateLimitRequest, context: Any) -> rls_pb2.RateLimitResponse:  # noqa: N802
+        return rls_pb2.RateLimitResponse(
+            overall_code=rls_pb2.RateLimitResponse.OK,
+            statuses=[rls_pb2.RateLimitResponse.DescriptorStatus(code=rls_pb2.RateLimitResponse.OK)],
+        )
 
 
 class Naive(Null):
@@ -90,6 +103,7 @@ def main() -> None:
             await server.start()
         else:
             quota_pb2_grpc.add_QuotaServiceServicer_to_server(servicer, bare)
+            rls_pb2_grpc.add_RateLimitServiceServicer_to_server(NullLimits(), bare)
             bare.add_insecure_port(f"127.0.0.1:{port}")
             await bare.start()
         try:

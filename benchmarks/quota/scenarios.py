@@ -1,0 +1,159 @@
+"""What is measured, each under a name: `caller.what`, and `caller.what@in flight` where that is not 64."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks import common, http1
+from benchmarks.quota import envoy
+from benchmarks.quota.callers import WARM_S, Caller, Load
+from benchmarks.quota.payloads import ACCOUNTS, Payloads
+from benchmarks.quota.servers import UPDATE
+from benchmarks.quota.world import Target, World
+
+IN_FLIGHT = 64
+BATCHES_IN_FLIGHT = 16
+FEW = (1, 16)
+
+# What → target and kind of payload.
+UNARY = {
+    "null": ("null", "simple_spread"),
+    "null_with_boundary": ("kit", "simple_spread"),
+    "naive": ("naive", "simple_spread"),
+    "simple_spread": ("quota", "simple_spread"),
+    "simple_hot": ("quota", "simple_hot"),
+    "without_key": ("quota", "without_key"),
+    "full_spread": ("quota", "full_spread"),
+    "full_hot": ("quota", "full_hot"),
+    "refused_by_quota": ("quota", "refused_by_quota"),
+    "refused_by_rate": ("quota", "refused_by_rate"),
+    "refused_by_switch": ("quota", "refused_by_switch"),
+    "acquire_release": ("quota", "acquire_release"),
+    "replay": ("quota", "replay"),
+    "full_spread_million": ("many", "many_spread"),
+    "two_replicas_spread": ("two", "two_spread"),
+    "two_replicas_hot": ("two", "two_hot"),
+}
+BATCHES = {
+    f"batch_{plan}_{where}": ("quota", f"{plan}_batch_{where}")
+    for plan in ("simple", "full")
+    for where in ("spread", "hot")
+}
+AT_FEW = ("null", "full_spread", "full_hot")
+
+
+@dataclass
+class Round:
+    """One turn of a scenario, and what the servers did for it."""
+
+    result: common.Result
+    cpu_s: float
+    statements: float
+    commits: int
+
+
+@dataclass
+class Scenario:
+    name: str
+    run: Callable[[float], Any]  # seconds → an awaitable Result
+    in_flight: int
+    target: Target | None = None
+    null: str = ""  # the scenario that it is compared with
+    naive: str = ""
+    items: int = 1  # decisions per call
+    granted: int = 0  # units per call that was answered well
+    rounds: list[Round] = field(default_factory=list)
+
+    async def measure(self, seconds: float) -> Round:
+        target = self.target
+        database = target.database if target is not None else None
+        cpu_s = target.cpu_s() if target is not None else 0.0
+        statements = target.statements() if target is not None else 0.0
+        commits = await database.commits() if database is not None else 0
+        result = await self.run(seconds)
+        done = Round(result, 0.0, 0.0, 0)
+        if target is not None:
+            done.cpu_s, done.statements = target.cpu_s() - cpu_s, target.statements() - statements
+        if database is not None:
+            done.commits = await database.commits() - commits
+            database.told += self.granted * (result.answered - result.failures)
+            database.unsure += self.granted * result.failures
+        self.rounds.append(done)
+        return done
+
+    def rates(self) -> list[float]:
+        """Decisions per second, round by round."""
+        return [each.result.rate * self.items for each in self.rounds]
+
+
+def build(world: World, callers: list[Caller]) -> list[Scenario]:
+    """All of them, those that others are compared with first."""
+    kinds = Payloads().kinds
+    found = []
+    for caller in callers:
+        for what, (target, kind) in (UNARY | BATCHES).items():
+            if target not in world.targets:
+                continue
+            widths = (IN_FLIGHT, *(FEW if what in AT_FEW else ())) if what in UNARY else (BATCHES_IN_FLIGHT,)
+            for width in widths:
+                suffix = "" if width == widths[0] else f"@{width}"
+                found.append(
+                    Scenario(
+                        f"{caller.name}.{what}{suffix}",
+                        _calls(caller, world.targets[target], kind, width),
+                        width,
+                        world.targets[target],
+                        f"{caller.name}.null{suffix}",
+                        f"{caller.name}.naive",
+                        kinds[kind].items,
+                        kinds[kind].granted,
+                    )
+                )
+    found.append(Scenario("bare.naive", lambda seconds: _naive_bare(world.naive_pool, seconds), IN_FLIGHT))
+    for name in ("null", "quota"):
+        public = world.targets[f"envoy_{name}"]
+        run = _through_envoy(public.ports[0], [key.secret for key in world.keys])
+        granted = int(name == "quota")
+        found.append(Scenario(f"envoy.{name}", run, IN_FLIGHT, public, "envoy.null", granted=granted))
+    return found
+
+
+def chosen(scenarios: list[Scenario], only: str) -> list[Scenario]:
+    """Those whose name has `only` in it, or matches it as a pattern, with what they are compared with."""
+    wanted = [each for each in scenarios if only in each.name or fnmatch.fnmatch(each.name, only)]
+    names = {name for each in wanted for name in (each.name, each.null, each.naive)}
+    return [each for each in scenarios if each.name in names]
+
+
+def _calls(caller: Caller, target: Target, kind: str, width: int) -> Callable[[float], Any]:
+    return lambda seconds: caller.run(Load(target.ports, kind, width, seconds))
+
+
+def _through_envoy(port: int, secrets: list[str]) -> Callable[[float], Any]:
+    requests = envoy.requests(secrets)
+    return lambda seconds: http1.load(port, requests, in_flight=IN_FLIGHT, seconds=seconds, warm_s=WARM_S)
+
+
+async def _naive_bare(pool: Any, seconds: float) -> common.Result:
+    """The UPDATE alone, without any RPC: what this PostgreSQL and driver give at 64 in flight."""
+    latencies: list[float] = []
+    spread = random.Random(2)
+    began = time.perf_counter()
+
+    async def caller() -> None:
+        while (now := time.perf_counter()) < began + seconds:
+            await pool.fetchrow(UPDATE, f"acct_{spread.randrange(ACCOUNTS):07d}", "messages", 1)
+            latencies.append(time.perf_counter() - now)
+
+    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+    return common.Result(len(latencies), time.perf_counter() - began, 0, latencies, answered=len(latencies))
+
+
+def by_name(scenarios: list[Scenario]) -> Mapping[str, Scenario]:
+    return {each.name: each for each in scenarios}

@@ -1,0 +1,269 @@
+"""Two lanes that both know an account: neither ever decides on what is no longer so, and both get on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import tracemalloc
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.kit.clock import BusinessClock
+from services.quota.domain import Acquire, Decision, KillSwitch, Release, SetCap, Unknown, Use, rate
+from services.quota.events import to_plan, to_snapshot
+from services.quota.known import Known, KnownAccounts
+from services.quota.lane import Lane
+from tests.contract.quota.test_commands import guarded
+from tests.integration.quota import lanes, world
+from tests.integration.quota.lanes import allowed, decided, one, serving
+from tests.integration.quota.test_lane import statements
+
+USE = Use("acct_a", "messages", 1)
+
+
+async def throw(engine: AsyncEngine, meter: str, enabled: bool) -> None:
+    async with world.unit_of_work(engine) as uow:
+        await uow.switches.put(KillSwitch(meter, enabled, "test", datetime.now(UTC)))
+        await uow.commit()
+
+
+async def test_what_changes_beside_a_known_account_holds_for_the_very_next_decision_of_both(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, guarded("acct_a", quota=None))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+
+            async def both_say(expected: bool, *, dry_run: bool = False) -> None:
+                for lane in (one_lane, other):
+                    use = Use("acct_a", "messages", 1, dry_run=dry_run)
+                    assert (await decided(lane, use)).allowed is expected
+
+            async def both_know() -> None:
+                # A refusal and a dry run change nothing, so that each of the two goes on knowing the account.
+                for lane in (one_lane, other) * 10:
+                    await decided(lane, Use("acct_a", "messages", 1, dry_run=True))
+
+            await both_know()
+            for meter in ("messages", ""):
+                await throw(engine, meter, True)
+                await both_say(False)
+                await both_know()
+                await throw(engine, meter, False)
+                await both_say(True)
+                await both_know()
+            used = (await decided(other, Use("acct_a", "messages", 1, dry_run=True))).limits[0].used - 1
+            for cap, expected in ((used, False), (used + 2, True), (used + 2, False), (None, True)):
+                await one(one_lane, SetCap("acct_a", "messages", cap))
+                await both_say(expected)
+                await both_know()
+            for version, quota in ((2, 0), (3, None), (4, 1)):
+                changed = guarded("acct_a", quota=quota)
+                changed.version = version
+                await world.put(engine, changed)
+                await both_say(quota is None)
+                await both_know()
+
+
+async def test_a_slot_that_another_lane_freed_is_free_and_one_that_it_took_is_taken(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, guarded("acct_a", quota=None, slots=1))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            for turn in range(30):
+                here, there = (one_lane, other) if turn % 2 else (other, one_lane)
+                assert (await decided(here, Acquire("acct_a", "messages", 0, 1, f"lease_{turn}"))).allowed
+                assert not (await decided(there, Acquire("acct_a", "messages", 0, 1, "late"))).allowed
+                await one(there, Release("acct_a", f"lease_{turn}"))
+        assert await lanes.rows(engine, "SELECT count(*) FROM lease") == [(0,)]
+
+
+async def test_a_lease_that_expires_while_its_renewal_waits_is_not_had_twice(database: str) -> None:
+    second = timedelta(seconds=1)
+    async with world.tables(database) as engine:
+        await world.put(engine, guarded("acct_a", quota=None, slots=1))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            for turn in range(3):
+                first = await decided(one_lane, Acquire("acct_a", "messages", 0, 0, f"lease_{turn}", second))
+                assert first.lease is not None
+                await decided(other, Use("acct_a", "messages", 1, dry_run=True))
+                async with engine.connect() as holder:
+                    await holder.execute(text("SELECT FROM account FOR UPDATE"))
+                    wanted = asyncio.ensure_future(one(other, Acquire("acct_a", "messages", 0, 0, f"x{turn}", second)))
+                    again = asyncio.ensure_future(
+                        one(one_lane, Acquire("acct_a", "messages", 0, 0, f"y{turn}", second))
+                    )
+                    async with asyncio.timeout(5):
+                        while datetime.now(UTC) < first.lease.expire_time:
+                            await asyncio.sleep(0.01)
+                    await holder.rollback()
+                outcomes = await asyncio.gather(wanted, again)
+                granted = [each.lease for each in outcomes if isinstance(each, Decision) and each.lease is not None]
+                assert len(granted) <= 1
+                for lease in granted:
+                    assert lease.acquire_time >= first.lease.expire_time
+                    await one(one_lane, Release("acct_a", lease.id))
+
+
+async def test_a_rate_of_a_key_that_a_lane_has_not_read_is_read(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=None, burst=100, per_key=5))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            # Both know the account; each key is spent by one lane, and asked for again of the other.
+            for number in range(10):
+                here, there = (one_lane, other) if number % 2 else (other, one_lane)
+                spent = [await decided(here, Use("acct_a", "messages", 1, key_id=f"key_{number}")) for _ in range(5)]
+                assert allowed(spent) == 5
+                assert not (await decided(there, Use("acct_a", "messages", 1, key_id=f"key_{number}"))).allowed
+            mixed = [Use("acct_a", "messages", 1, key_id=f"key_{n}") for n in range(8, 14)]
+            assert [isinstance(each, Decision) and each.allowed for each in await other.decide(mixed, 10)] == [
+                False,
+                False,
+                True,
+                True,
+                True,
+                True,
+            ]
+
+
+async def test_an_account_that_is_removed_is_unknown_to_whoever_knew_it(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, guarded("acct_a", quota=1), guarded("acct_b"))
+        async with serving(engine, database) as lane:
+            for dry_run in (False, True):
+                await decided(lane, Use("acct_a", "messages", 1, dry_run=dry_run))
+                async with engine.begin() as connection:
+                    await connection.execute(text("DELETE FROM account WHERE id = 'acct_a'"))
+                mixed = [Use("acct_a", "messages", 1, dry_run=dry_run), Use("acct_b", "messages", 1)]
+                stranger, neighbour = await lane.decide(mixed, 10)
+                assert isinstance(stranger, Unknown)
+                assert allowed([neighbour]) == 1
+                await world.put(engine, guarded("acct_a", quota=1))
+
+
+async def test_ids_and_keys_of_any_alphabet_are_known_in_one_order(database: str) -> None:
+    # By code points here, by bytes there: the same order, or every one of these would look stale.
+    names = ["acct_Z", "acct_a", "acct_é", "acct_ﾮ", "acct_\uffee", "acct_😀", "acct_,", 'acct_"', "acct_{}", "acct_\\"]
+    async with world.tables(database) as engine:
+        await world.put(engine, *(world.entitlements(name, burst=50) for name in names))
+        async with serving(engine, database) as lane:
+            for turn in range(3):
+                before = statements()
+                uses = [Use(name, "messages", 1, f"{name}{turn}", key_id=name) for name in names]
+                assert allowed(await lane.decide(uses, 10)) == len(names)
+            assert statements() - before == 1
+            again = await lane.decide([Use(name, "messages", 1, f"{name}2", key_id=name) for name in names], 10)
+            assert all(isinstance(each, Decision) and each.replayed for each in again)
+        for name in names:
+            assert await lanes.totals(engine, name) == (3, 3)
+
+
+async def test_a_thousand_uses_of_one_account_in_one_call_are_decided_in_order_to_the_limit(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=700, burst=900, per_key=400))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            uses = [Use("acct_a", "messages", 1, f"k{n}", key_id=f"key_{n % 2}") for n in range(1000)]
+            outcomes = await one_lane.decide(uses, 20)
+            assert [isinstance(each, Decision) and each.allowed for each in outcomes] == [n < 700 for n in range(1000)]
+            # The same again, of both at once: what was granted is repeated, the rest still does not fit.
+            for again in await asyncio.gather(one_lane.decide(uses, 20), other.decide(uses, 20)):
+                assert sum(isinstance(each, Decision) and each.replayed for each in again) == 700
+                assert allowed(again) == 700
+        assert await lanes.totals(engine) == (700, 700)
+
+
+async def test_a_clock_that_jumps_while_a_decision_waits_ends_no_period_twice(tmp_path: Path, database: str) -> None:
+    file = tmp_path / "clock"
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=5))
+        async with (
+            serving(engine, database, clock=BusinessClock(file)) as one_lane,
+            serving(engine, database, clock=BusinessClock(file)) as other,
+        ):
+            for month in range(1, 5):
+                async with engine.connect() as holder:
+                    await decided(one_lane, USE)
+                    await holder.execute(text("SELECT FROM account FOR UPDATE"))
+                    stuck = [lane.decide([USE], 10) for lane in (one_lane, other)]
+                    async with asyncio.timeout(5):
+                        while len(one_lane) or len(other):  # noqa: ASYNC110 - a lane announces to nobody what it takes
+                            await asyncio.sleep(0)
+                    file.with_suffix(".new").write_text(str(month * 31 * 86400))
+                    file.with_suffix(".new").rename(file)
+                    await holder.rollback()
+                    assert sum([allowed(await each) for each in stuck]) == 2
+                here, there = await decided(one_lane, USE), await decided(other, USE)
+                assert there.limits[0].used == here.limits[0].used + 1
+                in_month = await lanes.rows(
+                    engine,
+                    "SELECT coalesce(sum(amount), 0) FROM idem WHERE decide_time >= date_trunc('month', :at, 'UTC')",
+                    at=datetime.now(UTC) + timedelta(days=31 * month),
+                )
+                assert in_month == [(there.limits[0].used,)]
+                assert there.limits[0].used <= 5
+
+
+def test_what_is_known_keeps_to_its_bound_whatever_it_is_made_of() -> None:
+    plan = to_plan(to_snapshot(guarded("acct_a")).plan)
+    log = rate.pack([number for n in range(rate.MOST) for number in (n, 1)])
+
+    def entry(number: int, *, rates: int = 0, terms: str = "{}") -> Known:
+        logs = {(f"rate {number}", f"key_{number}_{n}"): bytes(log) + b"" for n in range(rates)}
+        own = {name: value[:-1] + bytes([number % 256]) for name, value in logs.items()}
+        counters = f'{{"messages":{{"month":[{number},1],"billing":[{number},1],"lifetime":[0,1]}}}}'
+        return Known(f"acct_{number}", number, 1, plan, None, "", counters, terms, (), own)
+
+    bound = 4 * 2**20
+    for kind in ({}, {"rates": 3}, {"terms": "x" * 3000}):
+        known = KnownAccounts(bound)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20_000):
+            made = entry(number, **kind)  # type: ignore[arg-type]
+            known.keep(made._replace(terms=f"{number}{made.terms}"))
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert held < 1.3 * bound, f"{kind}: {held} bytes"
+        assert known.get("acct_19999") is not None
+        assert known.get("acct_0") is None
+
+
+@pytest.mark.parametrize("accounts", [1, 4])
+async def test_two_replicas_on_the_same_hot_accounts_both_get_on(tmp_path: Path, database: str, accounts: int) -> None:
+    names = [f"acct_{n}" for n in range(accounts)]
+    async with world.tables(database) as engine:
+        await world.put(engine, *(world.entitlements(name, limit=None) for name in names))
+        granted: Counter[int] = Counter()
+        with world.process(tmp_path, database) as first, world.process(tmp_path, database) as second:
+            async with world.client(first.address) as one_stub, world.client(second.address) as other:
+                until = time.monotonic() + 3
+
+                async def ask(replica: int, name: str) -> None:
+                    while time.monotonic() < until:
+                        assert (await world.consume((one_stub, other)[replica], name)).allowed
+                        granted[replica] += 1
+
+                await asyncio.gather(*(ask(n % 2, names[n // 2 % accounts]) for n in range(32)))
+        print(f"grants in 3 s on {accounts} hot accounts: {granted[0]} and {granted[1]}")
+        assert min(granted.values()) > 0.2 * granted.total()
+        told = [sum(pair) for pair in zip(*[await lanes.totals(engine, name) for name in names], strict=True)]
+        assert told == [granted.total(), granted.total()]
+
+
+async def test_an_account_that_is_contended_no_more_is_known_again(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=None))
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            for lane in (one_lane, other) * 3:
+                await decided(lane, USE)
+
+            async def alone(lane: Lane) -> int:
+                before = statements()
+                await decided(lane, USE)
+                return int(statements() - before)
+
+            costs = [await alone(one_lane) for _ in range(80)]
+            assert costs[-1] == 1
+            assert costs[0] > 1

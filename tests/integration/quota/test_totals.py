@@ -1,0 +1,240 @@
+"""Totals of what is sold by the unit: while they change, at the end of the period, once, whoever announces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from local import ports
+from services.kit.clock import BusinessClock
+from services.quota import totals
+from services.quota.domain import Reversal, Reverse, Use
+from services.quota.lane import Lane
+from services.quota.storage import Plans, QuotaUnitOfWork
+from tests.integration.quota import lanes, world
+from tests.integration.quota.lanes import decided, one, serving
+from tollway.billing.v1 import entitlement_pb2
+from tollway.quota.v1 import events_pb2
+
+ANCHOR = (datetime.now(UTC) - timedelta(days=10)).replace(microsecond=0)
+
+
+def sold(account_id: str = "acct_a") -> entitlement_pb2.Entitlements:
+    """`messages` at a price, and a period that began ten days ago."""
+    message = world.entitlements(account_id, limit=None)
+    message.meters[0].overage_unit_price, message.meters[0].currency = "0.5", "usd"
+    message.period_anchor.FromDatetime(ANCHOR)
+    message.period_interval = "month"
+    return message
+
+
+@dataclass
+class Books:
+    engine: AsyncEngine
+    lane: Lane
+    clock_file: Path
+
+    async def use(self, amount: int, key: str = "", account_id: str = "acct_a") -> None:
+        assert (await decided(self.lane, Use(account_id, "messages", amount, key))).allowed
+
+    async def announce(self) -> int:
+        """As a process does, each time another one."""
+        clock = BusinessClock(self.clock_file)
+        return await totals.announce(QuotaUnitOfWork(self.engine, Plans(), clock), clock)
+
+    def advance(self, days: int) -> None:
+        moved = self.clock_file.with_suffix(".new")
+        moved.write_text(str(days * 86400))
+        moved.rename(self.clock_file)
+
+    async def told(self, account_id: str = "acct_a") -> list[tuple[int, bool]]:
+        """Totals in the order in which they were announced, and whether they were final."""
+        return [(message.used, message.final) for message in await self.messages(account_id)]
+
+    async def messages(self, account_id: str) -> list[events_pb2.UsageRecorded]:
+        return await recorded(self.engine, account_id)
+
+
+async def recorded(engine: AsyncEngine, account_id: str = "acct_a") -> list[events_pb2.UsageRecorded]:
+    found = await lanes.rows(
+        engine,
+        "SELECT data FROM outbox WHERE account_id = :id AND type = :type ORDER BY id",
+        id=account_id,
+        type=events_pb2.UsageRecorded.DESCRIPTOR.full_name,
+    )
+    return [events_pb2.UsageRecorded.FromString(data) for (data,) in found]  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def books(folder: Path, dsn: str) -> AsyncIterator[Books]:
+    clock_file = folder / "clock"
+    async with world.tables(dsn) as engine:
+        await world.put(engine, sold(), sold("acct_b"))
+        async with serving(engine, dsn, clock=BusinessClock(clock_file)) as lane:
+            yield Books(engine, lane, clock_file)
+
+
+async def test_a_total_is_announced_when_it_changed_and_not_otherwise(tmp_path: Path, database: str) -> None:
+    async with books(tmp_path, database) as kept:
+        assert await kept.announce() == 0
+        await kept.use(3)
+        await kept.use(4)
+        assert [await kept.announce() for _ in range(3)] == [1, 0, 0]
+        await kept.use(1)
+        await kept.use(9, account_id="acct_b")
+        assert [await kept.announce() for _ in range(2)] == [2, 0]
+        assert await kept.told() == [(7, False), (8, False)]
+        assert await kept.told("acct_b") == [(9, False)]
+        [first, _] = await kept.messages("acct_a")
+        assert first.period_start.ToDatetime(UTC) == ANCHOR
+        assert ANCHOR + timedelta(days=28) <= first.period_end.ToDatetime(UTC) <= ANCHOR + timedelta(days=31)
+
+
+async def test_a_period_without_a_successor_is_closed_once_and_a_later_use_does_not_close_it_again(
+    tmp_path: Path, database: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(3)
+        await kept.announce()
+        await kept.use(4)
+        kept.advance(35)
+        assert [await kept.announce() for _ in range(3)] == [1, 0, 0]
+        assert await kept.told() == [(3, False), (7, True)]
+        await kept.use(2)
+        assert [await kept.announce() for _ in range(2)] == [1, 0]
+        assert await kept.told() == [(3, False), (7, True), (2, False)]
+        assert await lanes.rows(kept.engine, "SELECT terms::text FROM account WHERE id = 'acct_a'") == [("{}",)]
+        kept.advance(70)
+        await kept.announce()
+        assert await kept.told() == [(3, False), (7, True), (2, False), (2, True)]
+
+
+@pytest.mark.parametrize("announced_before", [True, False])
+async def test_a_period_that_a_use_ended_is_closed_by_that_use_alone(
+    tmp_path: Path, database: str, announced_before: bool
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(3)
+        if announced_before:
+            await kept.announce()
+        kept.advance(35)
+        await kept.use(2)
+        assert [await kept.announce() for _ in range(2)] == [1, 0]
+        before = [(3, False)] if announced_before else []
+        assert await kept.told() == [*before, (3, True), (2, False)]
+
+
+async def test_a_use_between_the_last_announcement_and_the_end_is_in_the_final_total(
+    tmp_path: Path, database: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(3)  # never announced while its period ran
+        kept.advance(35)
+        assert await kept.announce() == 1
+        assert await kept.told() == [(3, True)]
+        await kept.use(1)
+        await kept.announce()
+        assert await kept.told() == [(3, True), (1, False)]
+
+
+async def test_two_that_announce_at_once_announce_once(tmp_path: Path, database: str) -> None:
+    async with books(tmp_path, database) as kept:
+        for turn in range(1, 6):
+            await kept.use(1)
+            assert sum(await asyncio.gather(*(kept.announce() for _ in range(4)))) == 1
+            assert await kept.told() == [(n, False) for n in range(1, turn + 1)]
+        kept.advance(35)
+        assert sum(await asyncio.gather(*(kept.announce() for _ in range(4)))) == 1
+
+
+async def test_the_end_is_announced_once_though_a_use_and_an_announcer_come_to_it_together(
+    tmp_path: Path, database: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        async with serving(kept.engine, database, clock=BusinessClock(kept.clock_file)) as other:
+            for month in range(1, 7):
+                await kept.use(month)
+                kept.advance(31 * month)
+                use = Use("acct_a", "messages", 1)
+                await asyncio.gather(kept.announce(), decided(other, use), kept.announce(), decided(kept.lane, use))
+                await kept.announce()
+        finals = [(each.period_start.seconds, each.used) for each in await kept.messages("acct_a") if each.final]
+        assert len({start for start, _ in finals}) == len(finals) == 6
+        assert [used for _, used in finals] == [1, 4, 5, 6, 7, 8]
+
+
+async def test_what_was_taken_back_leaves_the_total_and_comes_again_with_new_use(tmp_path: Path, database: str) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(5, "k")
+        await kept.announce()
+        kept.advance(1)  # long after the grant
+        assert isinstance(await one(kept.lane, Reverse("acct_a", "k")), Reversal)
+        await kept.announce()
+        assert (await kept.told())[-1] == (0, False)
+        kept.advance(2)
+        await kept.use(5)
+        await kept.announce()
+        assert (await kept.told())[-1] == (5, False)  # the same number as before, but not the same as last
+        kept.advance(35)
+        await kept.announce()
+        assert (await kept.told())[-1] == (5, True)
+
+
+async def test_a_reversal_before_any_announcement_leaves_nothing_to_announce_but_zero(
+    tmp_path: Path, database: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(5, "k")
+        await one(kept.lane, Reverse("acct_a", "k"))
+        await kept.announce()
+        assert {used for used, _ in await kept.told()} <= {0}
+
+
+async def test_between_two_announcements_lies_the_time_they_are_given(tmp_path: Path, database: str) -> None:
+    async with books(tmp_path, database) as kept:
+        clock, every_s = BusinessClock(kept.clock_file), 0.3
+
+        def new_uow() -> QuotaUnitOfWork:
+            return QuotaUnitOfWork(kept.engine, Plans(), clock)
+
+        began = time.monotonic()
+        running = asyncio.create_task(totals.keep_announcing(new_uow, clock, every_s=every_s))
+        while time.monotonic() - began < 1.5:
+            await kept.use(1)
+        asked = int((await lanes.totals(kept.engine))[0])
+        async with asyncio.timeout(10):
+            while (await kept.told() or [(0, False)])[-1][0] != asked:
+                await asyncio.sleep(0.02)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert 2 <= len(await kept.told()) <= (time.monotonic() - began) / every_s + 1
+
+
+@pytest.mark.parametrize("place", ["uow.flushed", "uow.committed"])
+async def test_an_announcer_that_is_killed_half_way_loses_nothing_and_repeats_nothing(
+    tmp_path: Path, database: str, place: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(3)
+        port = ports.reserve()
+        (tmp_path / f"failpoints-{port}").mkdir()
+        (tmp_path / f"failpoints-{port}" / place).write_text("0")
+        # It announces as soon as it has started.
+        with world.process(tmp_path, database, port=port) as killed:
+            assert await asyncio.to_thread(killed.child.wait, 30) == -signal.SIGKILL
+        assert await kept.told() == ([] if place == "uow.flushed" else [(3, False)])
+        with world.process(tmp_path, database, port=port) as quota:
+            async with world.client(quota.address), asyncio.timeout(20):
+                while not await kept.told():
+                    await asyncio.sleep(0.02)
+        await kept.announce()
+        assert await kept.told() == [(3, False)]

@@ -1,0 +1,153 @@
+"""The connection to quota's services: one channel, made at the first call, and calls that are asked again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import grpc
+from google.protobuf.message import Message
+
+from tollway.client.errors import InvalidArgument, QuotaError, from_rpc_error
+from tollway.client.retry import PACE, Pace, retrying
+from tollway.quota.v1 import guardrail_pb2_grpc, lease_pb2_grpc, quota_pb2_grpc
+
+MOST_UNITS = 2**62
+_LOOPBACK = frozenset({"127.0.0.1", "[::1]", "localhost"})
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    # A service that was restarted is found again in a fraction of a call's deadline.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+Res = TypeVar("Res", bound=Message)
+log = logging.getLogger("tollway.client")
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files. `Tls()` trusts the system's authorities, `ca` others; `certificate` and `key` are for mTLS."""
+
+    ca: Path | str | None = None
+    certificate: Path | str | None = None
+    key: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: one is missing")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Raises OSError when a file cannot be read."""
+        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+
+
+def _read(path: Path | str | None) -> bytes | None:
+    return Path(path).read_bytes() if path is not None else None
+
+
+class Methods:
+    """The RPCs of quota's services over one channel, by name."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        usage = quota_pb2_grpc.QuotaServiceStub(channel)
+        leases = lease_pb2_grpc.LeaseServiceStub(channel)
+        self.Consume = usage.Consume
+        self.ConsumeBatch = usage.ConsumeBatch
+        self.Reverse = usage.Reverse
+        self.GetUsage = usage.GetUsage
+        self.Acquire = leases.Acquire
+        self.Renew = leases.Renew
+        self.Settle = leases.Settle
+        self.Release = leases.Release
+        self.ListLeases = leases.ListLeases
+        self.SetCap = guardrail_pb2_grpc.GuardrailServiceStub(channel).SetCap
+
+
+class Connection:
+    """See `tollway.client.Quota`, which is what a program makes."""
+
+    def __init__(
+        self, address: str, *, token: str = "", tls: Tls | None = None, timeout_s: float = 5.0, pace: Pace = PACE
+    ) -> None:
+        if not address:
+            raise ValueError("an address is needed, such as 127.0.0.1:7102")
+        if timeout_s <= 0:
+            raise ValueError("timeout_s must be positive")
+        self._address = address
+        self._credentials = tls.credentials() if tls is not None else None
+        if token and tls is None and address.rsplit(":", 1)[0] not in _LOOPBACK:
+            log.warning("the token for %s travels in plaintext: pass tls", address)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._timeout_s = timeout_s
+        self._pace = pace
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: Methods | None = None
+
+    async def close(self) -> None:
+        """Ends the connection. The next call would open a new one."""
+        channel, self._channel, self._methods = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _connected(self) -> Methods:
+        # Not in __init__: a channel belongs to the loop that runs when it is made, and modules are imported before.
+        if self._methods is None:
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+            else:
+                self._channel = grpc.aio.secure_channel(self._address, self._credentials, options=_OPTIONS)
+            self._methods = Methods(self._channel)
+        return self._methods
+
+    async def _call(self, method: Callable[..., Awaitable[Res]], request: Message, seconds: float) -> Res:
+        try:
+            return await method(request, timeout=seconds, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    async def _ask(
+        self, method: Callable[[Methods], Callable[..., Awaitable[Res]]], request: Message, request_id: str = ""
+    ) -> Res:
+        """One RPC, asked again while the service is away; errors carry the request_id."""
+
+        async def attempt(seconds: float) -> Res:
+            return await self._call(method(self._connected()), request, seconds)
+
+        try:
+            return await retrying(attempt, self._timeout_s, self._pace)
+        except QuotaError as error:
+            error.request_id = request_id
+            raise
+
+
+def new_request_id() -> str:
+    return uuid4().hex
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raises InvalidArgument for what could not even be written down."""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidArgument(f"{name} must be text.", field=name) from None
+
+
+def check_units(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_UNITS:
+        raise InvalidArgument(f"{name} must be a whole number from {least} to 2^62.", field=name)

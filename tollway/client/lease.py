@@ -1,0 +1,230 @@
+"""Holding a place, or units in reserve, while some work lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from tollway.client.connection import Connection, Methods, Res, check_text, check_units, log, new_request_id
+from tollway.client.decision import Decision, Lease, LimitState
+from tollway.client.errors import InvalidArgument, NotFound, QuotaError, Unavailable
+from tollway.client.retry import retrying
+from tollway.quota.v1 import lease_pb2 as pb
+
+# Renewed when a third of its time has passed: two renewals may fail and it still lives.
+_RENEWALS = 3
+_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(hours=24)
+
+
+class Refused(Exception):
+    """A limit refused the lease; nothing was counted and nothing is held. `decision` says which, and what to do."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(f"{decision.reason}: {decision.detail}")
+        self.decision = decision
+
+
+class HeldLease:
+    """A lease that is renewed for as long as the block lasts.
+
+    `used`: set it to the units of the reserve that were really used, 0 to what was reserved; None counts all of it.
+    `lost` is set when it ended although it was renewed: the service was away for too long, or somebody released it.
+    """
+
+    def __init__(self, lease: Lease, decision: Decision) -> None:
+        self.decision = decision
+        self.lost = asyncio.Event()
+        self.used: int | None = None
+        self._lease = lease
+
+    @property
+    def id(self) -> str:
+        return self._lease.id
+
+    @property
+    def lease(self) -> Lease:
+        """As it stood when it was acquired or renewed last."""
+        return self._lease
+
+    def renewed(self, lease: Lease) -> None:
+        self._lease = lease
+
+
+class Leases(Connection):
+    """The part of `tollway.client.Quota` that is about leases."""
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self,
+        account_id: str,
+        meter: str,
+        amount: int = 1,
+        reserve: int = 0,
+        duration: timedelta | None = None,
+        request_id: str | None = None,
+        key_id: str = "",
+    ) -> AsyncIterator[HeldLease]:
+        """Holds a lease for the length of an `async with` block. Arguments and errors are those of `acquire`.
+
+        Renews it in the background. Afterwards, with a reserve, it is settled with what `used` says; without one, or
+        when the block fails or is cancelled, it is released: its reserve is free again, and `amount` stays counted
+        (see `reverse`). A release that does not reach the service is logged, for the lease ends by itself.
+
+        Raises Refused before the block, and after it, where units in reserve have to be counted, NotFound if the lease
+        was lost: they are not counted then, so `consume` them.
+        """
+        decision = await self.acquire(account_id, meter, amount, reserve, duration, request_id, key_id)
+        if not decision or decision.lease is None:
+            raise Refused(decision)
+        held = HeldLease(decision.lease, decision)
+        renewing = asyncio.create_task(self._keep(held, duration), name=f"lease {held.id}")
+        try:
+            yield held
+        except BaseException:
+            await _stop(renewing)
+            await self._let_go(held)
+            raise
+        await _stop(renewing)
+        if held.lease.reserved:
+            await self.settle(account_id, held.id, held.lease.reserved if held.used is None else held.used)
+        else:
+            await self._let_go(held)
+
+    async def acquire(
+        self,
+        account_id: str,
+        meter: str,
+        amount: int = 1,
+        reserve: int = 0,
+        duration: timedelta | None = None,
+        request_id: str | None = None,
+        key_id: str = "",
+    ) -> Decision:
+        """Counts `amount` units (0 to 2^62) and holds a place and `reserve` units until the lease ends. A refusal is an
+        answer; a grant's `lease` has the id. You renew and end it, or it ends after `duration` (1 s to 24 h; None: the
+        catalog's). `request_id` as in `consume`: a repeat gets the first answer, its lease included, ended or not.
+
+        Raises as `consume` does.
+        """
+        for name, value in (
+            ("account_id", account_id),
+            ("meter", meter),
+            ("request_id", request_id or ""),
+            ("key_id", key_id),
+        ):
+            check_text(name, value)
+        check_units("amount", amount, 0)
+        check_units("reserve", reserve, 0)
+        request = pb.AcquireRequest(
+            account_id=account_id,
+            meter=meter,
+            amount=amount,
+            reserve=reserve,
+            duration=_duration(duration),
+            request_id=request_id or new_request_id(),
+            key_id=key_id,
+        )
+        answer = await self._ask(lambda methods: methods.Acquire, request, request.request_id)
+        return Decision.of(answer.decision, request.request_id)
+
+    async def renew(self, account_id: str, lease_id: str, duration: timedelta | None = None) -> Lease:
+        """Makes a live lease last `duration` from now, never shorter than it would. Raises NotFound when it ended."""
+        _check(account_id, lease_id)
+        request = pb.RenewRequest(account_id=account_id, lease_id=lease_id, duration=_duration(duration))
+        return Lease.of((await self._ask(lambda methods: methods.Renew, request)).lease)
+
+    async def settle(self, account_id: str, lease_id: str, amount: int) -> tuple[LimitState, ...]:
+        """Ends a lease and counts `amount` units of its reserve. Answers the limits as they stand now, or nothing when
+        only the answer of the call that ended it was lost. Raises NotFound when the lease had ended before.
+        """
+        _check(account_id, lease_id)
+        check_units("amount", amount, 0)
+        request = pb.SettleRequest(account_id=account_id, lease_id=lease_id, amount=amount)
+        answer = await self._end(lambda methods: methods.Settle, request)
+        return tuple(LimitState.of(state) for state in answer.limits) if answer is not None else ()
+
+    async def release(self, account_id: str, lease_id: str) -> None:
+        """Ends a lease: its place and its reserve are free. Raises NotFound when it had ended before."""
+        _check(account_id, lease_id)
+        await self._end(lambda methods: methods.Release, pb.ReleaseRequest(account_id=account_id, lease_id=lease_id))
+
+    async def leases(self, account_id: str, meter: str = "") -> list[Lease]:
+        """The account's live leases, oldest first; only those of one meter, when it is given."""
+        check_text("account_id", account_id)
+        check_text("meter", meter)
+        found: list[Lease] = []
+        token = ""
+        while True:
+            request = pb.ListLeasesRequest(account_id=account_id, meter=meter, page_size=1000, page_token=token)
+            page = await self._ask(lambda methods: methods.ListLeases, request)
+            found += map(Lease.of, page.leases)
+            if not (token := page.next_page_token):
+                return found
+
+    async def _end(self, method: Callable[[Methods], Callable[..., Awaitable[Res]]], request: Message) -> Res | None:
+        """None: the lease is gone after a call whose answer did not come, so that call has ended it."""
+        unanswered = False
+
+        async def attempt(seconds: float) -> Res | None:
+            nonlocal unanswered
+            try:
+                return await self._call(method(self._connected()), request, seconds)
+            except Unavailable:
+                unanswered = True
+                raise
+            except NotFound:
+                if unanswered:
+                    return None
+                raise
+
+        return await retrying(attempt, self._timeout_s, self._pace)
+
+    async def _keep(self, held: HeldLease, duration: timedelta | None) -> None:
+        """Renews until it is cancelled or the lease is lost."""
+        lasts = (duration or held.lease.expires_at - held.lease.acquired_at).total_seconds()
+        if not held.decision.replayed:  # a repeat's lease may be about to end
+            await self._pace.sleep(lasts / _RENEWALS)
+        while True:
+            try:
+                held.renewed(await self.renew(held.lease.account_id, held.id, duration))
+            except NotFound:
+                log.warning("the lease %s was lost while its work went on", held.id)
+                held.lost.set()
+                return
+            except QuotaError as error:
+                log.warning("the lease %s could not be renewed, which is tried again: %s", held.id, error.reason)
+            await self._pace.sleep(lasts / _RENEWALS)
+
+    async def _let_go(self, held: HeldLease) -> None:
+        """Frees what is held. What went wrong is not the block's failure: the lease ends by its time."""
+        try:
+            await self.release(held.lease.account_id, held.id)
+        except NotFound:
+            pass  # it had ended
+        except QuotaError as error:
+            log.warning("the lease %s is left to end by itself: %s", held.id, error.reason)
+
+
+def _duration(wanted: timedelta | None) -> Duration | None:
+    if wanted is None:
+        return None
+    if not _SHORTEST <= wanted <= _LONGEST:
+        raise InvalidArgument("duration must be at least 1 s and at most 24 h.", field="duration")
+    message = Duration()
+    message.FromTimedelta(wanted)
+    return message
+
+
+def _check(account_id: str, lease_id: str) -> None:
+    check_text("account_id", account_id)
+    check_text("lease_id", lease_id)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
