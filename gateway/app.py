@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from gateway import openapi, problems
 from gateway.backend import Backend
 from gateway.boundary import Boundary
-from gateway.dialects import manashiki, skytale
+from gateway.dialects import manashiki, skytale, vatly
 from gateway.keyset import KeySet
 from gateway.outside import OutsideTokens
 from gateway.pages import routes as pages
@@ -47,6 +47,7 @@ _ROUTERS = (
     downloads.router,
     skytale.router,
     manashiki.router,
+    vatly.router,
     health.router,
     signup.router,
     tokens.router,

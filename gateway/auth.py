@@ -152,6 +152,8 @@ def outsider(role: pb.Role.ValueType) -> Callable[[Request], Awaitable[Caller]]:
     account is made on first sight."""
 
     async def resolve(request: Request) -> Caller:
+        if "authorization" not in request.headers:
+            raise unauthenticated(detail="Send a token of your identity provider: Authorization: Bearer eyJ…")
         sent = credential(request)
         if not looks_like_token(sent):
             raise unauthenticated("token_required")

@@ -82,6 +82,9 @@ KNOWN: dict[str, ProblemType] = {
         429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."
     ),
     "unknown_tier": ProblemType(422, "Unknown tier", "The catalog has no such tier; /v1/plans lists them."),
+    "unknown_price": ProblemType(
+        422, "Unknown price", "The catalog sells nothing at this price; /v1/plans lists the ids."
+    ),
     "contact_sales": ProblemType(
         422, "Sold by contract", "This tier is sold by contract; the member contact says whom to write to."
     ),

@@ -26,6 +26,7 @@ from services.kit import errors
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+ENVELOPED = "/admin/"  # answers there are {data, meta}; what is no answer has the meta, too
 RETRY_AFTER_S = 1  # of a 503 or 504 that names no time
 
 _STATUS = {
@@ -177,6 +178,8 @@ def render(problem: Problem, scope: Scope, public_url: str) -> Response:
     """`scope` is the request's; the boundary has put its id there."""
     document = problem.document(public_url, quote(scope["path"][:256], safe="/:@!$&'()*+,;="))
     document["request_id"] = facts.of(scope).request_id
+    if scope["path"].startswith(ENVELOPED):
+        document["meta"] = {"request_id": document["request_id"]}
     # ASCII escapes: a field name that is no valid text cannot break the answer that refuses it.
     return Response(
         json.dumps(document, separators=(",", ":")),

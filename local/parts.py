@@ -83,6 +83,13 @@ def all_parts(settings: LocalSettings, state: State) -> list[Part]:
         ports=_ports(settings, "clerk"),
         address=f"http://127.0.0.1:{ports['clerk']}",
     )
+    clock = Part(
+        "clock",
+        _module("local.clock"),
+        ready=readiness.http(ports["clock"], "/healthz"),
+        ports=_ports(settings, "clock"),
+        address=f"http://127.0.0.1:{ports['clock']}",
+    )
     issuer = [clerk] if settings.clerk_is_ours else []
     push = Part(
         "catalog",
@@ -90,7 +97,17 @@ def all_parts(settings: LocalSettings, state: State) -> list[Part]:
         needs=("postgres",) if settings.real_stripe else ("postgres", "sandbox"),
         address=settings.catalog.name,
     )
-    return [_postgres(settings, state), _nats(settings, state), mailbox, *stripe, *issuer, push, *services, gateway]
+    return [
+        _postgres(settings, state),
+        _nats(settings, state),
+        mailbox,
+        *stripe,
+        *issuer,
+        clock,
+        push,
+        *services,
+        gateway,
+    ]
 
 
 def _postgres(settings: LocalSettings, state: State) -> Part:

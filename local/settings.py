@@ -14,11 +14,13 @@ from local.state import State
 DATABASES = ("billing", "quota", "notify")
 
 CLERK_PORT = 12112
+CLOCK_PORT = 12113
 
 _PORTS = {
     "gateway": 8080,
     "sandbox": 12111,
     "clerk": CLERK_PORT,
+    "clock": CLOCK_PORT,
     "mailbox": 8025,
     "smtp": 1025,
     "billing": 7101,

@@ -13,7 +13,7 @@ import yaml
 from local import settings as local_settings
 from local.parts import all_parts
 from local.ports import is_free, reserve
-from local.settings import CLERK_PORT, LocalSettings, SettingsError
+from local.settings import CLERK_PORT, CLOCK_PORT, LocalSettings, SettingsError
 from local.state import State, StateError, default_folder
 from local.supervisor import Fatal, Supervisor, stop_signals
 
@@ -34,8 +34,9 @@ def main() -> int:
 def _given() -> dict[str, str]:
     """The environment. A second installation need not know of a stand-in that it may never use: that one gives way."""
     given = dict(os.environ)
-    if not given.get("TOLLWAY_CLERK_PORT") and not is_free(CLERK_PORT):
-        given["TOLLWAY_CLERK_PORT"] = str(reserve())
+    for variable, port in (("TOLLWAY_CLERK_PORT", CLERK_PORT), ("TOLLWAY_CLOCK_PORT", CLOCK_PORT)):
+        if not given.get(variable) and not is_free(port):
+            given[variable] = str(reserve())
     return given
 
 
@@ -125,7 +126,7 @@ or with curl:
     -H 'Content-Type: application/json' -d '{{"tier": "{_sold_tier(settings.catalog)}"}}'
   curl -s {api}/v1/usage -H "Authorization: Bearer $KEY"
   curl -s {api}/v1/orgs -H "Authorization: Bearer $KEY"   # its slug; then /v1/orgs/SLUG/keys, /members, /audit-log
-{_outside(settings)}
+{_outside(settings)}{_time(settings)}
 Ctrl-C stops everything."""
 
 
@@ -144,6 +145,17 @@ or as somebody whom an identity provider vouches for:
 
   export TOLLWAY_CLERK_ISSUER={issuer}
   curl -s {settings.gateway_url}/v1/orgs -H "Authorization: Bearer $(.venv/bin/tollway local token --org acme)"
+"""
+
+
+def _time(settings: LocalSettings) -> str:
+    if settings.real_stripe:
+        return ""
+    return f"""
+or next month, for everybody here:
+
+  export TOLLWAY_CLOCK_PORT={settings.ports["clock"]}
+  .venv/bin/tollway local advance 35d
 """
 
 

@@ -67,6 +67,10 @@ class UnknownTier(InvalidArgument):
     reason = "UNKNOWN_TIER"
 
 
+class UnknownPrice(InvalidArgument):
+    reason = "UNKNOWN_PRICE"
+
+
 class ContactSales(InvalidArgument):
     reason = "CONTACT_SALES"
 

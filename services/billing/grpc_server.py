@@ -114,7 +114,12 @@ class BillingService(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.CreateCheckoutRequest, context: Rpc
     ) -> billing_pb2.CreateCheckoutResponse:
         command = checkout.CreateCheckout(
-            request.account_id, request.tier, request.success_url, request.cancel_url, request.request_id
+            request.account_id,
+            request.tier,
+            request.success_url,
+            request.cancel_url,
+            request.request_id,
+            request.price_id,
         )
         session = await checkout.create_checkout(command, self._context)
         return billing_pb2.CreateCheckoutResponse(

@@ -54,6 +54,15 @@ class Pushed:
     prices: dict[str, str]
     portal_configuration: str
     changes: list[str]  # one line each; empty when Stripe had it all
+    webhook_secret: str = ""  # of an endpoint that was made now: Stripe shows it this once
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where Stripe is to send its events, and which."""
+
+    url: str
+    events: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,9 @@ class Payments(Protocol):
         """The account id that we wrote on the customer; empty for a customer that is not ours."""
         ...
 
-    async def push(self, catalog: Catalog, return_url: str) -> Pushed:
+    async def push(
+        self, catalog: Catalog, return_url: str, *, endpoint: Endpoint | None = None, dry_run: bool = False
+    ) -> Pushed:
         """Makes what the catalog sells exist at Stripe. Running it again changes nothing."""
         ...
 

@@ -1,9 +1,15 @@
-"""Pushes the catalog to Stripe once and says what changed: `python -m services.billing.push`."""
+"""Pushes a catalog to Stripe once and says what changed: `python -m services.billing.push [--dry-run] [FILE]`.
+
+`--dry-run` changes nothing and says what would; without FILE it is the catalog of the settings (CATALOG)."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import os
 import sys
+
+from stripe import InvalidRequestError
 
 from services.billing.application.context import Context
 from services.billing.application.plans import push_catalog
@@ -11,6 +17,7 @@ from services.billing.catalog import Catalog
 from services.billing.errors import StripeUnavailable
 from services.billing.events import Announcer
 from services.billing.main import MIGRATIONS, read_catalog
+from services.billing.ports import Pushed
 from services.billing.quota import QuotaLink
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
@@ -22,7 +29,7 @@ from services.kit.database import create_engine
 from services.kit.rpc import Link
 
 
-async def _push(settings: BillingSettings, catalog: Catalog) -> list[str]:
+async def _push(settings: BillingSettings, catalog: Catalog, dry_run: bool) -> Pushed:
     engine = create_engine(settings.billing_dsn, pool_size=1, application_name="tollway-push")
     payments = StripePayments(settings.stripe_api_key, base=settings.stripe_api_base, rate=settings.stripe_rate)
     quota = QuotaLink(Link(settings.quota_addr, settings))  # never called: nothing is refunded here
@@ -40,7 +47,7 @@ async def _push(settings: BillingSettings, catalog: Catalog) -> list[str]:
     )
     try:
         await migrate.upgrade(engine, MIGRATIONS)
-        return (await push_catalog(context)).changes
+        return await push_catalog(context, dry_run=dry_run)
     finally:
         await payments.close()
         await quota.close()
@@ -48,14 +55,24 @@ async def _push(settings: BillingSettings, catalog: Catalog) -> list[str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="push", description="Makes what a catalog sells exist at Stripe.")
+    parser.add_argument("file", nargs="?", help="the catalog; else CATALOG")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would change")
+    given = parser.parse_args()
+    if given.file:
+        os.environ["CATALOG"] = given.file
     settings = config.load(BillingSettings)
     telemetry.configure_logs("push", "warning")
     catalog = read_catalog(settings)
     try:
-        changes = asyncio.run(_push(settings, catalog))
+        pushed = asyncio.run(_push(settings, catalog, given.dry_run))
     except StripeUnavailable:
         sys.exit("push: Stripe does not answer, or refuses the key in STRIPE_API_KEY")
-    print("\n".join(changes) if changes else f"{catalog.product.name}: Stripe has everything already")
+    except InvalidRequestError as error:  # Stripe's own sentence about what the catalog asks for; it holds no secret
+        sys.exit(f"push: Stripe refuses: {error.user_message or type(error).__name__}")
+    print("\n".join(pushed.changes) if pushed.changes else f"{catalog.product.name}: Stripe has everything already")
+    if pushed.webhook_secret:
+        print(f"set STRIPE_WEBHOOK_SECRET={pushed.webhook_secret}, which Stripe shows this once")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import httpx
 import stripe
 import structlog
 
-from services.billing.catalog import Catalog, Price
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import StripeUnavailable
-from services.billing.ports import FromStripe, NewSession, Pushed, Session, StripeRetryable
+from services.billing.ports import FromStripe, NewSession, Session, StripeRetryable
+from services.billing.stripe_catalog import CatalogCalls
 from services.billing.stripe_changes import ChangeCalls
 from services.billing.stripe_metering import MeterCalls
 from services.billing.stripe_refunds import RefundCalls
@@ -110,7 +110,7 @@ def _session_of(data: stripe.checkout.Session) -> Session:
     )
 
 
-class StripePayments(RefundCalls, MeterCalls, ChangeCalls):
+class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
     """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
 
     def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:
@@ -244,81 +244,6 @@ class StripePayments(RefundCalls, MeterCalls, ChangeCalls):
                 return ""
             raise
         return str((customer.to_dict(for_json=True).get("metadata") or {}).get(ACCOUNT_KEY, ""))
-
-    async def push(self, catalog: Catalog, return_url: str) -> Pushed:
-        changes: list[str] = []
-        prices: dict[str, str] = {}
-        for tier_name, tier in catalog.tiers.items():
-            if not tier.prices:
-                continue
-            product = f"tollway_{catalog.product.name.lower().replace(' ', '_')}_{tier_name}"
-            name = f"{catalog.product.name} {tier.name}"
-            await self._push_product(product, name, tier.description, changes)
-            for price in tier.prices:
-                prices[price.lookup_key] = await self._push_price(product, tier_name, price, changes)
-                for sold in catalog.metered_prices(tier_name, price):
-                    meter = await self._push_meter(catalog, sold.meter, changes)
-                    prices[sold.lookup_key] = await self._push_metered(product, tier_name, sold, meter, changes)
-        return Pushed(prices, await self._push_portal(catalog, return_url, changes), changes)
-
-    async def _push_product(self, product_id: str, name: str, description: str, changes: list[str]) -> None:
-        products = self._client.v1.products
-        wanted: Any = {"name": name} | ({"description": description} if description else {})
-        try:
-            found = await self._call("products.retrieve", lambda: products.retrieve_async(product_id))
-        except stripe.InvalidRequestError as error:
-            if error.http_status != 404:
-                raise
-            new: Any = {"id": product_id, **wanted}
-            await self._call("products.create", lambda: products.create_async(new))
-            changes.append(f"product {product_id} created")
-            return
-        if (found.name, found.description or "") != (name, description):
-            await self._call("products.update", lambda: products.update_async(product_id, wanted))
-            changes.append(f"product {product_id} updated")
-
-    async def _push_price(self, product_id: str, tier: str, price: Price, changes: list[str]) -> str:
-        prices = self._client.v1.prices
-        query: Any = {"lookup_keys": [price.lookup_key], "active": True, "limit": 1}
-        page = await self._call("prices.list", lambda: prices.list_async(query))
-        for found in page.data:
-            terms = (found.unit_amount, found.currency, found.recurring.interval if found.recurring else "")
-            if terms == (price.amount, price.currency, price.interval):
-                return found.id
-        # A price cannot change at Stripe: a new one takes the lookup key over, who has the old one keeps it.
-        new: Any = {
-            "product": product_id,
-            "unit_amount": price.amount,
-            "currency": price.currency,
-            "recurring": {"interval": price.interval},
-            "lookup_key": price.lookup_key,
-            "transfer_lookup_key": True,
-            "metadata": {"tollway_tier": tier},
-        }
-        created = await self._call("prices.create", lambda: prices.create_async(new))
-        changes.append(f"price {price.lookup_key} created ({created.id})")
-        return created.id
-
-    async def _push_portal(self, catalog: Catalog, return_url: str, changes: list[str]) -> str:
-        configurations = self._client.v1.billing_portal.configurations
-        page = await self._call("portal.list", lambda: configurations.list_async({"active": True, "limit": 100}))
-        for found in page.data:
-            if (found.to_dict(for_json=True).get("metadata") or {}).get("tollway_product") == catalog.product.name:
-                return found.id
-        new: Any = {
-            "business_profile": {"headline": f"{catalog.product.name}: your plan and invoices"},
-            "default_return_url": return_url,
-            "metadata": {"tollway_product": catalog.product.name},
-            "features": {
-                "customer_update": {"enabled": True, "allowed_updates": ["email", "address"]},
-                "invoice_history": {"enabled": True},
-                "payment_method_update": {"enabled": True},
-                "subscription_cancel": {"enabled": True, "mode": "at_period_end"},
-            },
-        }
-        created = await self._call("portal.create", lambda: configurations.create_async(new))
-        changes.append(f"portal configuration created ({created.id})")
-        return created.id
 
     async def _call(
         self,

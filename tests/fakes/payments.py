@@ -12,7 +12,16 @@ from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.errors import PaymentDeclined, StripeUnavailable
-from services.billing.ports import BaseFee, FromStripe, NewSession, Pushed, Session, StripeRetryable, UsageRejected
+from services.billing.ports import (
+    BaseFee,
+    Endpoint,
+    FromStripe,
+    NewSession,
+    Pushed,
+    Session,
+    StripeRetryable,
+    UsageRejected,
+)
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -99,13 +108,16 @@ class FakePayments:
         self._answer()
         return self.customers.get(customer_id, "")
 
-    async def push(self, catalog: Catalog, return_url: str) -> Pushed:
+    async def push(
+        self, catalog: Catalog, return_url: str, *, endpoint: Endpoint | None = None, dry_run: bool = False
+    ) -> Pushed:
         self._answer()
         changes = []
         for name, tier in catalog.tiers.items():
             for price in [*tier.prices, *(m for p in tier.prices for m in catalog.metered_prices(name, p))]:
                 if price.lookup_key not in self.prices:
-                    self.prices[price.lookup_key] = f"price_{price.lookup_key}"
+                    if not dry_run:
+                        self.prices[price.lookup_key] = f"price_{price.lookup_key}"
                     changes.append(f"price {price.lookup_key} created")
         return Pushed(dict(self.prices), "bpc_1", changes)
 

@@ -27,6 +27,7 @@ _PORTS = (
     "GATEWAY",
     "SANDBOX",
     "CLERK",
+    "CLOCK",
     "MAILBOX",
     "SMTP",
     "BILLING",
@@ -52,7 +53,7 @@ _NOT_OURS = (
 class Stack:
     """A system that runs. `kill` ends a part as a crash would; the supervisor brings it back.
 
-    `parts`: postgres and nats (when they are its own), sandbox, clerk, mailbox, billing, quota, notify,
+    `parts`: postgres and nats (when they are its own), sandbox, clerk, clock, mailbox, billing, quota, notify,
     gateway.
     """
 

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import output
+from tollway.cli import durations, output
 from tollway.cli.command import current
 from tollway.cli.errors import USAGE, CliError
 from tollway.cli.orgs import Org, connect, slug_of
 
 _Key = Annotated[str, typer.Argument(metavar="KEY_ID", help="As `tollway keys list` shows it: key_….")]
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def list_keys(org: Org = "") -> None:
@@ -62,7 +61,7 @@ def rotate(
     """
     with connect() as api:
         path = f"/v1/orgs/{slug_of(api, org)}/keys/{_id(key_id)}/rotate"
-        made = api.post(path, {"overlap_seconds": _seconds(overlap)})
+        made = api.post(path, {"overlap_seconds": durations.seconds(overlap)})
     _present(made)
     if not current.as_json:
         output.note(f"The old key {key_id} goes on until {output.plain(made['replaced']['revoked_at'])}.")
@@ -82,13 +81,6 @@ def _id(key_id: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", key_id):
         raise CliError(f"not a key's id: {key_id}", code=USAGE, next_step="tollway keys list shows them")
     return key_id
-
-
-def _seconds(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,7})([smhd])", text)
-    if found is None:
-        raise CliError(f"not a time: {text}", code=USAGE, next_step="write 90s, 30m, 24h or 7d")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def _status(key: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from tollway.cli import (
     admin,
     billing,
     caps,
+    catalog,
     change,
     events,
     keys,
@@ -42,6 +43,7 @@ events_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 keys_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 caps_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 switch_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
+catalog_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 
 
@@ -112,6 +114,12 @@ def switch_group(context: typer.Context) -> None:
         kill_switch.show()
 
 
+@catalog_app.callback()
+@with_options
+def catalog_group() -> None:
+    """Check a price list, and put it on sale at Stripe."""
+
+
 @local_app.callback()
 @with_options
 def local_group() -> None:
@@ -150,6 +158,7 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "rotate": keys.rotate,
     "revoke": keys.revoke,
 }
+_LOCAL: dict[str, Callable[..., Any]] = {"token": local.token, "advance": local.advance, "status": local.status}
 for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
@@ -162,7 +171,6 @@ for name, function in _CAPS.items():
     caps_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _SWITCH.items():
     switch_app.command(name, epilog=EXIT_CODES)(with_options(function))
-local_app.command("token", epilog=EXIT_CODES)(with_options(local.token))
 events_app.command("list", epilog=EXIT_CODES)(with_options(reconcile.list_events))
 events_app.command("show", epilog=EXIT_CODES)(with_options(reconcile.show))
 events_app.command("replay", epilog=EXIT_CODES)(with_options(reconcile.replay))
@@ -172,6 +180,11 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(caps_app, name="caps")
 admin_app.add_typer(switch_app, name="kill-switch")
 app.add_typer(admin_app, name="admin")
+for name, function in {"check": catalog.check, "push": catalog.push}.items():
+    catalog_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _LOCAL.items():
+    local_app.command(name, epilog=EXIT_CODES)(with_options(function))
+app.add_typer(catalog_app, name="catalog")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")
 

@@ -15,13 +15,14 @@ from services.billing.errors import (
     NoCustomer,
     PriceNotPushed,
     StripeUnavailable,
+    UnknownPrice,
     UnknownTier,
 )
 from services.billing.ports import NewSession, Session, StripeRetryable
 from services.billing.storage import BillingUnitOfWork
 from services.billing.storage.accounts import Account
 from services.billing.storage.checkouts import CREATING, Checkout
-from services.kit.errors import Aborted
+from services.kit.errors import Aborted, InvalidArgument
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 
@@ -35,6 +36,7 @@ class CreateCheckout:
     success_url: str = ""
     cancel_url: str = ""
     request_id: str = ""
+    price_id: str = ""  # instead of the tier
 
 
 async def create_checkout(command: CreateCheckout, context: Context) -> Session:
@@ -44,7 +46,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
     idempotency key. Another tier first expires the page that was open. A process killed anywhere in between leaves a
     row that the next call goes on with.
     """
-    tier = sold_tier(command.tier, context)
+    tier_name, price = await _sold(command, context)
     success, cancel = _redirects(command, context)
     await _refuse_reused(command, context)
     customer_id = await _customer(command.account_id, context)
@@ -54,8 +56,8 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
             wanted = Checkout(
                 id=new_id("chk"),
                 account_id=command.account_id,
-                tier=command.tier,
-                price_id=await _price(tier, uow),
+                tier=tier_name,
+                price_id=await _price(price, uow),
                 success_url=success,
                 cancel_url=cancel,
                 state=CREATING,
@@ -64,7 +66,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
                 url=None,
                 expire_time=None,
                 create_time=context.business.now(),
-                metered_price_ids=",".join(await metered_prices(command.tier, tier.prices[0], context, uow)),
+                metered_price_ids=",".join(await metered_prices(tier_name, price, context, uow)),
             )
             standing = await uow.checkouts.unclosed(command.account_id)
             if standing is None:
@@ -95,6 +97,22 @@ async def create_portal_session(account_id: str, return_url: str, context: Conte
     return await context.payments.create_portal_session(account.stripe_customer_id, back, configuration)
 
 
+async def _sold(command: CreateCheckout, context: Context) -> tuple[str, Price]:
+    """The tier and its price; of several prices the first, unless the command names one by its id."""
+    if not command.price_id:
+        return command.tier, sold_tier(command.tier, context).prices[0]
+    if command.tier:
+        raise InvalidArgument("A tier or a price is expected, not both.", field="price_id")
+    async with context.unit_of_work() as uow:
+        on_sale = await uow.prices.on_sale()
+    for name, tier in context.catalog.tiers.items():
+        for price in tier.prices:
+            if not tier.grandfathered and on_sale.get(price.lookup_key) == command.price_id:
+                return name, price
+    # Ids that are somebody else's, of an older catalog, or of nobody read alike.
+    raise UnknownPrice("Not a price that is on sale here; the price table has their ids.", field="price_id")
+
+
 def sold_tier(name: str, context: Context) -> Tier:
     tier = context.catalog.tiers.get(name)
     if tier is not None and tier.contract:
@@ -122,9 +140,8 @@ def _allowed(url: str, field: str, context: Context) -> str:
     return check_redirect(url, field, origins)
 
 
-async def _price(tier: Tier, uow: BillingUnitOfWork) -> str:
-    on_sale = await uow.prices.on_sale()
-    price_id = on_sale.get(tier.prices[0].lookup_key)
+async def _price(price: Price, uow: BillingUnitOfWork) -> str:
+    price_id = (await uow.prices.on_sale()).get(price.lookup_key)
     if price_id is None:
         raise PriceNotPushed("The plans are not at Stripe yet. The operator has to push the catalog.")
     return price_id
@@ -151,7 +168,7 @@ async def _refuse_reused(command: CreateCheckout, context: Context) -> None:
     if not command.request_id:
         return
     scope, request_id = f"checkout {command.account_id}", idempotency.checked_request_id(command.request_id)
-    mark = idempotency.fingerprint(command.tier, command.success_url, command.cancel_url)
+    mark = idempotency.fingerprint(command.tier or command.price_id, command.success_url, command.cancel_url)
     async with context.unit_of_work() as uow:
         if await idempotency.find(scope, request_id, mark, uow, context.vault) is None:
             await idempotency.keep(scope, request_id, mark, b"", uow, context.vault, context.wall.now())

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 from services.billing.application.context import Context
 from services.billing.application.sync import save_entitlement
+from services.billing.application.webhooks import HANDLED
 from services.billing.domain.entitlement import Entitlement, resolve
 from services.billing.domain.principal import CATALOG
-from services.billing.ports import Pushed
+from services.billing.ports import Endpoint, Pushed
 from services.kit.errors import InvalidArgument
 from tollway.billing.v1 import billing_pb2, entitlement_pb2
 
@@ -126,9 +127,16 @@ def _position(token: str) -> tuple[datetime, str]:
         raise InvalidArgument("This is no page token of ours.", field="page_token") from None
 
 
-async def push_catalog(context: Context) -> Pushed:
-    """Makes what the catalog sells exist at Stripe and notes the ids. Running it again changes nothing."""
-    pushed = await context.payments.push(context.catalog, context.settings.public_url + "/")
+async def push_catalog(context: Context, *, dry_run: bool = False) -> Pushed:
+    """Makes what the catalog sells exist at Stripe and notes the ids. Running it again changes nothing. With `dry_run`
+    nothing is made nor noted: the answer tells what would be."""
+    base = context.settings.public_url
+    # Stripe takes https only; in local mode the sandbox, or `stripe listen`, knows where events go.
+    wanted = base.startswith("https://") and not context.settings.local
+    endpoint = Endpoint(f"{base}/webhooks/stripe", HANDLED) if wanted else None
+    pushed = await context.payments.push(context.catalog, f"{base}/", endpoint=endpoint, dry_run=dry_run)
+    if dry_run:
+        return pushed
     async with context.unit_of_work() as uow:
         for name, tier in context.catalog.tiers.items():
             for price in tier.prices:

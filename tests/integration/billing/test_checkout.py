@@ -14,8 +14,10 @@ from services.billing.errors import (
     NoCustomer,
     RedirectNotAllowed,
     StripeUnavailable,
+    UnknownPrice,
     UnknownTier,
 )
+from services.kit.errors import InvalidArgument
 from tests.integration.billing.conftest import Billing
 
 
@@ -139,3 +141,29 @@ async def test_an_idempotency_key_cannot_stand_for_two_different_checkouts(billi
     assert (await checkout.create_checkout(first, billing.context)).id == page.id
     with pytest.raises(IdempotencyKeyReused):
         await checkout.create_checkout(other, billing.context)
+
+
+async def test_a_price_is_bought_by_its_id_and_shares_the_page_with_its_tier(billing: Billing) -> None:
+    account_id = (await billing.sign_up()).account.id
+    price = billing.payments.prices["skytale_pro_month"]
+    command = checkout.CreateCheckout(account_id, "", price_id=price)
+    assert (await checkout.create_checkout(command, billing.context)).id == await billing.check_out(account_id)
+
+
+@pytest.mark.parametrize("price_id", ["price_of_nobody", "skytale_pro_month", "pro"])
+async def test_a_price_that_is_not_on_sale_is_refused_before_there_is_a_customer(
+    billing: Billing, price_id: str
+) -> None:
+    account_id = (await billing.sign_up()).account.id
+    with pytest.raises(UnknownPrice) as refused:
+        await checkout.create_checkout(checkout.CreateCheckout(account_id, "", price_id=price_id), billing.context)
+    assert refused.value.field == "price_id"
+    assert not billing.payments.customers
+
+
+async def test_a_tier_and_a_price_at_once_are_refused(billing: Billing) -> None:
+    account_id = (await billing.sign_up()).account.id
+    command = checkout.CreateCheckout(account_id, "pro", price_id=billing.payments.prices["skytale_pro_month"])
+    with pytest.raises(InvalidArgument) as refused:
+        await checkout.create_checkout(command, billing.context)
+    assert refused.value.field == "price_id"

@@ -12,7 +12,7 @@ import pytest
 from local.postgres import service_dsn
 from tests.infra.stack import Stack
 
-PARTS = ("postgres", "nats", "sandbox", "clerk", "mailbox", "billing", "quota", "notify", "gateway")
+PARTS = ("postgres", "nats", "sandbox", "clerk", "clock", "mailbox", "billing", "quota", "notify", "gateway")
 
 
 def _sign_up(stack: Stack, email: str) -> str:

@@ -272,6 +272,7 @@ class CreateCheckoutRequest(_message.Message):
     SUCCESS_URL_FIELD_NUMBER: _builtins.int
     CANCEL_URL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRICE_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     tier: _builtins.str
     """A tier of the catalog that has a price."""
@@ -280,6 +281,8 @@ class CreateCheckoutRequest(_message.Message):
     cancel_url: _builtins.str
     request_id: _builtins.str
     """Optional, at most 255 characters: makes a retry safe."""
+    price_id: _builtins.str
+    """Instead of `tier`: the id at Stripe of a price that the catalog sells now, as ListPlans tells it."""
     def __init__(
         self,
         *,
@@ -288,10 +291,11 @@ class CreateCheckoutRequest(_message.Message):
         success_url: _builtins.str = ...,
         cancel_url: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        price_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_url", b"cancel_url", "request_id", b"request_id", "success_url", b"success_url", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_url", b"cancel_url", "price_id", b"price_id", "request_id", b"request_id", "success_url", b"success_url", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

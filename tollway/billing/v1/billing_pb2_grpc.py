@@ -80,8 +80,8 @@ class BillingServiceServicer:
         """Opens a Stripe Checkout page for a tier. One session per account is open at a time: an older one expires
         first; the same tier again while it is open returns the same page.
 
-        Fails with INVALID_ARGUMENT, reason UNKNOWN_TIER (field `tier`) or CONTACT_SALES (a tier sold by contract;
-        metadata `contact`) or REDIRECT_NOT_ALLOWED (fields `success_url`, `cancel_url`); FAILED_PRECONDITION, reason
+        Fails with INVALID_ARGUMENT, reason UNKNOWN_TIER (field `tier`) or UNKNOWN_PRICE (field `price_id`) or
+        CONTACT_SALES (a tier sold by contract; metadata `contact`) or REDIRECT_NOT_ALLOWED (fields `success_url`, `cancel_url`); FAILED_PRECONDITION, reason
         ALREADY_SUBSCRIBED, when a live subscription exists (use the portal); UNAVAILABLE, reason STRIPE_UNAVAILABLE,
         when Stripe did not answer: nothing was sold, try again; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, when
         `request_id` stood for another call.

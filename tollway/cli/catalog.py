@@ -1,0 +1,59 @@
+"""catalog check, catalog push: the operator's commands on a price list.
+
+What a catalog may say is billing's to know, and only its installation can push one. So these run its own programs, and
+work where the services are installed: in a checkout or the container image.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from tollway.cli import output
+from tollway.cli.command import current
+from tollway.cli.errors import FAILED, REFUSED, USAGE, CliError
+
+_File = Annotated[str, typer.Argument(metavar="FILE", help="The catalog, YAML.")]
+_CONFIG = 78  # EX_CONFIG of sysexits.h: what the services end with when a setting is wrong
+
+
+def check(file: _File) -> None:
+    """Check a catalog: what is wrong is told by file, line and field, with what was expected.
+
+    Example: tollway catalog check catalogs/vatly.yaml
+    """
+    _run("services.billing.catalog", file)
+
+
+def push(
+    file: _File,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
+) -> None:
+    """Make what a catalog sells exist at Stripe: products, prices, meters, the portal, the webhook endpoint.
+
+    Running it again changes nothing. It takes billing's settings from the environment.
+
+    Example: set -a; . .tollway/env; tollway catalog push catalogs/vatly.yaml --dry-run
+    """
+    _run("services.billing.push", *(["--dry-run"] if dry_run else []), "--", file)
+
+
+def _run(module: str, *arguments: str) -> None:
+    if importlib.util.find_spec("services") is None:
+        step = "run it in the checkout or in the container image"
+        raise CliError("the services of tollway are not installed here", code=USAGE, next_step=step)
+    done = subprocess.run(  # noqa: S603 - our own module, and no shell
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+    )
+    told = done.stdout.splitlines()
+    if done.returncode:
+        message = done.stderr.strip() or f"{module} ended with {done.returncode}"
+        raise CliError(message, code=REFUSED if done.returncode in {1, _CONFIG} else FAILED)
+    if current.as_json:
+        output.out_json({"lines": told})
+    else:
+        output.out("\n".join(told))
