@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tollway.cli import account, admin, billing, change, events, keys, local, output, reconcile, refund, usage
+from tollway.cli import account, admin_accounts, billing, change, events, keys, local, output, reconcile, refund, usage
 from tollway.cli import version as release
 from tollway.cli.command import with_options
 from tollway.cli.errors import EXIT_CODES, FAILED
@@ -100,9 +100,9 @@ _BILLING: dict[str, Callable[..., Any]] = {
     "refund": refund.refund,
 }
 _ADMIN: dict[str, Callable[..., Any]] = {
-    "accounts": admin.accounts,
-    "explain": admin.explain,
-    "override": admin.override,
+    "accounts": admin_accounts.accounts,
+    "explain": admin_accounts.explain,
+    "override": admin_accounts.override,
 }
 _KEYS: dict[str, Callable[..., Any]] = {
     "list": keys.list_keys,
