@@ -11,7 +11,7 @@ import typer
 
 from tollway.cli import (
     account,
-    admin,
+    admin_accounts,
     billing,
     caps,
     catalog,
@@ -146,9 +146,9 @@ _BILLING: dict[str, Callable[..., Any]] = {
     "refund": refund.refund,
 }
 _ADMIN: dict[str, Callable[..., Any]] = {
-    "accounts": admin.accounts,
-    "explain": admin.explain,
-    "override": admin.override,
+    "accounts": admin_accounts.accounts,
+    "explain": admin_accounts.explain,
+    "override": admin_accounts.override,
 }
 _CAPS: dict[str, Callable[..., Any]] = {"set": caps.set_cap, "clear": caps.clear}
 _SWITCH: dict[str, Callable[..., Any]] = {"on": kill_switch.on, "off": kill_switch.off}

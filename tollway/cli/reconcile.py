@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tollway.cli import output
-from tollway.cli.admin import operator_api
+from tollway.cli.admin_accounts import operator_api
 from tollway.cli.command import current
 from tollway.cli.errors import USAGE, CliError
 

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Billing:
     context: Context
     payments: FakePayments
     engine: AsyncEngine
-    usage: FakeUsage
+    usage: FakeUsage = field(default_factory=FakeUsage)
 
     async def sign_up(self, email: str = "ada@example.com", **values: str) -> account_pb2.CreateAccountResponse:
         return await accounts.create_account(accounts.CreateAccount(email, "Ada", **values), self.context)
