@@ -101,9 +101,9 @@ def override(
 
 def operator_api() -> Api:
     token = os.environ.get("TOLLWAY_OPERATOR_TOKEN", "").strip()
-    if not token:
-        step = "set TOLLWAY_OPERATOR_TOKEN to the gateway's"
-        raise CliError("this is for operators", code=NOT_LOGGED_IN, next_step=step)
+    if not token.isascii() or not token.isprintable() or not token:
+        step = "set TOLLWAY_OPERATOR_TOKEN to the gateway's (.tollway/env has it in local mode)"
+        raise CliError("this takes the operator's token", code=NOT_LOGGED_IN, next_step=step)
     return Api(resolve_url(current.api_url), token)
 
 

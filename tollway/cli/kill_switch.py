@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
 
 from tollway.cli import bars, output
-from tollway.cli.api import Api, resolve_url
+from tollway.cli.admin_accounts import operator_api
 from tollway.cli.command import current
-from tollway.cli.errors import NOT_LOGGED_IN, CliError
 
 _PATH = "/v1/operator/kill-switch"
 _Meter = Annotated[str, typer.Option("--meter", metavar="METER", help="Only this meter; else every one.")]
@@ -18,7 +16,7 @@ _Meter = Annotated[str, typer.Option("--meter", metavar="METER", help="Only this
 
 def show() -> None:
     """Every kill switch that was ever thrown, and how it stands."""
-    with _connect() as api:
+    with operator_api() as api:
         answer = api.get(_PATH)
     if current.as_json:
         output.out_json(answer)
@@ -55,7 +53,7 @@ def off(meter: _Meter = "") -> None:
 
 
 def _throw(body: dict[str, Any]) -> None:
-    with _connect() as api:
+    with operator_api() as api:
         switch = api.put(_PATH, body)
     if current.as_json:
         output.out_json(switch)
@@ -65,11 +63,3 @@ def _throw(body: dict[str, Any]) -> None:
         output.out(output.paint(f"Kill switch ON for {what}: {output.plain(switch['reason'])}", "red", "bold"))
     else:
         output.out(f"Kill switch off for {what}.")
-
-
-def _connect() -> Api:
-    token = os.environ.get("TOLLWAY_OPERATOR_TOKEN", "").strip()
-    if not token.isascii() or not token.isprintable() or not token:
-        step = "set TOLLWAY_OPERATOR_TOKEN to the gateway's (.tollway/env has it in local mode)"
-        raise CliError("this takes the operator's token", code=NOT_LOGGED_IN, next_step=step)
-    return Api(resolve_url(current.api_url), token)

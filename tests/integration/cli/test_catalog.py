@@ -60,15 +60,15 @@ def test_a_dry_run_shows_all_that_a_push_then_does_and_does_nothing(catalog: Cat
     for line in (
         "create product tollway_manashiki_paid (Manashiki Developer)",
         "create price manashiki_developer_month (1500 usd a month)",
-        "create meter manashiki_live_downloads",
-        "create price manashiki_paid_live_downloads_month (0.1 usd a unit after 1000)",
+        "create meter tollway_manashiki_live_downloads",
+        "create price manashiki_developer_month_live_downloads (0.1 usd a unit after 1000)",
         "create the portal's configuration",
     ):
         assert line in shown.splitlines()
     assert catalog("push", str(CATALOG)).stdout == shown
     assert {price["lookup_key"] for price in _there(sandbox, "prices")} == {
         "manashiki_developer_month",
-        "manashiki_paid_live_downloads_month",
+        "manashiki_developer_month_live_downloads",
     }
 
 
