@@ -37,6 +37,8 @@ _CLAIMS = {"billing": ("outbox", "billing_sync"), "quota": ("outbox",), "notify"
 
 # Not on the way of a sign-up, a payment and a use; each has a test of its own.
 _ELSEWHERE = {"migrate.applied", "inbox.quota.buried", "inbox.notify.buried"}
+_ELSEWHERE |= {f"billing.refund.{place}" for place in ("requested", "canceled", "counted", "made")}  # test_refund
+_ELSEWHERE |= {"billing.metering.begun", "billing.metering.sent"}  # test_overage
 
 
 def _failpoints() -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
+import pytest
 
 from tests.e2e.manashiki import Org, developer, manashiki, world
 from tests.e2e.world import World, until
@@ -52,3 +55,32 @@ async def test_the_next_invoice_shows_overage_to_the_cent(world: World) -> None:
     # 1,515 units beyond the first 1,000 at a tenth of a cent: $1.515, which is $1.52; and the next month's $15.
     assert (await until(invoices, lambda found: len(found) == 2))[0] == ("paid", 1_500 + 152)
     assert (await org.status())["tier"] == "paid"
+
+
+@pytest.mark.parametrize("place", ["begun", "sent"])
+async def test_units_reach_stripe_once_though_billing_is_killed_while_it_reports(world: World, place: str) -> None:
+    org = await developer(world)
+    before = world.stack.restarts("billing")
+    world.stack.arm(f"billing.metering.{place}")
+    await consume(org, 70, "k")
+    await asyncio.to_thread(world.stack.wait_restarted, "billing", before + 1)
+    # What the dead had claimed is free at once: tested is what follows, not how long a claim lasts.
+    await world.rows("billing", "UPDATE usage_total SET hold_until = now() WHERE hold_until > now() RETURNING 1")
+
+    async def sent() -> int:
+        rows = await world.rows("billing", "SELECT sent FROM usage_total WHERE account_id = $1", org.customer.id)
+        return sum(row["sent"] for row in rows)
+
+    assert await until(sent, lambda units: units == 70, within=_ANNOUNCED_WITHIN_S) == 70
+    customer = await org.customer.stripe_id()
+    (meter,) = (await world.stripe("GET", "billing/meters", status="active"))["data"]
+    now = (await world.stripe("GET", f"customers/{customer}"))["created"]
+    start = now - now % 86_400 - 86_400
+    summaries = await world.stripe(
+        "GET",
+        f"billing/meters/{meter['id']}/event_summaries",
+        customer=customer,
+        start_time=start,
+        end_time=start + 60 * 86_400,
+    )
+    assert sum(each["aggregated_value"] for each in summaries["data"]) == 70

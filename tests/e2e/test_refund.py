@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from tests.e2e.manashiki import Org, developer, manashiki, sign_up, world
 from tests.e2e.world import World, until
 
@@ -48,3 +52,21 @@ async def test_a_refund_in_stripes_dashboard_is_noticed(world: World) -> None:
 
     assert await until(seen, bool) == [(made["id"], 300)]
     assert (await org.status())["tier"] == "paid"
+
+
+@pytest.mark.parametrize("place", ["requested", "canceled", "counted", "made"])
+async def test_a_refund_goes_on_after_a_kill_and_is_made_once(world: World, place: str) -> None:
+    org = await developer(world)
+    (charge,) = (await world.stripe("GET", "charges", customer=await org.customer.stripe_id()))["data"]
+    before = world.stack.restarts("billing")
+    world.stack.arm(f"billing.refund.{place}")
+    await refund(org)
+    await asyncio.to_thread(world.stack.wait_restarted, "billing", before + 1)
+
+    async def status() -> str:
+        answer = await refund(org)
+        return str(answer.json().get("status") or answer.status_code)
+
+    assert await until(status, lambda told: told == "refunded", within=60) == "refunded"
+    assert len((await world.stripe("GET", "refunds", charge=charge["id"]))["data"]) == 1
+    await org.becomes("canceled")
