@@ -44,9 +44,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     options = [f"{name}={value}" for name, value in quick.items()]
     container.with_command(["postgres", *(part for option in options for part in ("-c", option))])
-    # The folder of the official image's volume, in memory.
     container.with_kwargs(labels={choice.LABEL: "postgres"})
-    container.with_tmpfs_mount("/var/lib/postgresql", "mode=1777")
     with container:
         yield container.get_connection_url()
 
