@@ -19,7 +19,8 @@ async def test_an_operator_puts_an_account_on_enterprise_until_a_day_and_can_say
     body = {"tier": "enterprise", "terms": "Order 4711", "ends_at": datetime.fromtimestamp(end, UTC).isoformat()}
     answer = await world.gateway.put(f"{path}/override", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
-    assert (await org.becomes("enterprise"))["liveKeyIssuanceAllowed"]
+    await org.becomes("enterprise")
+    assert (await org.status())["liveKeyIssuanceAllowed"]
     found = await world.gateway.get("/v1/operator/accounts", params={"query": org.customer.email}, headers=headers)
     assert [(each["id"], each["overridden"]) for each in found.json()["accounts"]] == [(org.customer.id, True)]
     told = (await world.gateway.get(path, headers=headers)).json()
