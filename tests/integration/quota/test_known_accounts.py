@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import tracemalloc
+from array import array
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -207,7 +208,7 @@ async def test_a_clock_that_jumps_while_a_decision_waits_ends_no_period_twice(tm
 
 def test_what_is_known_keeps_to_its_bound_whatever_it_is_made_of() -> None:
     plan = to_plan(to_snapshot(guarded("acct_a")).plan)
-    log = rate.pack([number for n in range(rate.MOST) for number in (n, 1)])
+    log = rate.pack(array("q", [rate.MOST, *(number for n in range(rate.MOST) for number in (n, 1))]))
 
     def entry(number: int, *, rates: int = 0, terms: str = "{}") -> Known:
         logs = {(f"rate {number}", f"key_{number}_{n}"): bytes(log) + b"" for n in range(rates)}
