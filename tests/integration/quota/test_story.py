@@ -246,5 +246,5 @@ def test_two_lanes_and_the_model_tell_the_same_story(tmp_path: Path, database: s
         finally:
             runner.run(stack.aclose())
     print(f"{bench.stories} stories, {bench.granted} grants, {dict(bench.seen)}")
-    assert bench.granted > 30
+    assert bench.granted >= 10, "too little was granted to prove anything"
     assert bench.seen.keys() >= {"Use", "Acquire", "Renew", "Settle", "Release", "Reverse", "SetCap"}
