@@ -23,7 +23,7 @@ from services.quota.store import Store
 
 BATCH = 512
 QUEUE = 16_384
-LINGER_S = 0.005  # the longest that a batch waits for more to come; see `crowd`
+LINGER_S = 0.002  # the longest that a batch waits for more to come; see `crowd`
 GAP_S = 0.001  # with nobody coming for so long, all have come; the event loop's timers know no less
 PATIENCE_S = 2.0  # how long a use waits for its turn; then its caller hears UNAVAILABLE
 
