@@ -10,6 +10,7 @@ from services.billing import events
 from services.billing.application import accounts, auth, checkout, plans, principals, webhooks
 from services.billing.application.context import Context
 from services.billing.catalog import Price
+from services.billing.grpc_device import DeviceLoginService
 from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
 from services.billing.grpc_invoices import InvoiceService
 from services.billing.grpc_operator import OperatorService
@@ -25,6 +26,7 @@ from tollway.billing.v1 import (
     auth_pb2_grpc,
     billing_pb2,
     billing_pb2_grpc,
+    device_pb2_grpc,
     entitlement_pb2,
     entitlement_pb2_grpc,
     identity_pb2_grpc,
@@ -195,6 +197,11 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
     )
     server.add(
         identity_pb2_grpc.add_IdentityServiceServicer_to_server, IdentityService(context), f"{package}.IdentityService"
+    )
+    server.add(
+        device_pb2_grpc.add_DeviceLoginServiceServicer_to_server,
+        DeviceLoginService(context),
+        f"{package}.DeviceLoginService",
     )
     server.add(key_pb2_grpc.add_KeyServiceServicer_to_server, KeyService(context), f"{package}.KeyService")
     server.add(audit_pb2_grpc.add_AuditServiceServicer_to_server, AuditService(context), f"{package}.AuditService")
