@@ -139,7 +139,7 @@ class Announcer:
             refund_time=timestamp(seen.create_time),
             customer_email=account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
         )
 
     def disputed(self, account: Account, seen: Seen) -> events_pb2.InvoiceDisputed:
@@ -154,7 +154,7 @@ class Announcer:
             dispute_time=timestamp(seen.create_time),
         )
 
-    def _brand(self) -> events_pb2.Brand:
+    def brand(self) -> events_pb2.Brand:
         return events_pb2.Brand(
             name=self.catalog.product.name,
             support_contact=self.catalog.product.contact,
@@ -177,7 +177,7 @@ class Announcer:
             contact_email="",
             customer_email=invoice.customer_email or account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
             billing_reason=invoice.billing_reason,
             create_time=timestamp(invoice.create_time),
         )

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     Table,
     Text,
@@ -78,6 +79,72 @@ login_session = Table(
     Column("id", Text, primary_key=True),
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("user_id", ForeignKey("app_user.id"), nullable=False, index=True),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("end_time", _INSTANT),
+)
+
+# A program that asks to be signed in. Codes by their hashes; see storage.device_logins.
+device_login = Table(
+    "device_login",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device_hash", LargeBinary, nullable=False, unique=True),
+    Column("user_hash", LargeBinary, nullable=False, unique=True),
+    Column("client_name", Text, nullable=False),
+    Column("remote_address", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("interval", Interval, nullable=False),
+    Column("poll_time", _INSTANT),
+    Column("user_id", ForeignKey("app_user.id")),
+    Column("account_id", ForeignKey("account.id")),
+    Column("approve_time", _INSTANT),
+    Column("deny_time", _INSTANT),
+    Column("use_time", _INSTANT),
+    Index("ix_device_login_remote_address", "remote_address", "create_time"),
+)
+
+device_code_miss = Table(
+    "device_code_miss",
+    metadata,
+    Column("user_id", ForeignKey("app_user.id"), nullable=False),
+    Column("create_time", _INSTANT, nullable=False, index=True),
+    Index("ix_device_code_miss_user", "user_id", "create_time"),
+)
+
+# A mailed link that lets one browser in, once.
+sign_in_link = Table(
+    "sign_in_link",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", ForeignKey("app_user.id"), nullable=False, index=True),
+    Column("browser_hash", LargeBinary, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("use_time", _INSTANT),
+)
+
+# For the rate limits; `email` is empty for tries with a key.
+sign_in_attempt = Table(
+    "sign_in_attempt",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("email", Text, nullable=False),
+    Column("remote_address", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Index("ix_sign_in_attempt_email", "email", "create_time"),
+    Index("ix_sign_in_attempt_remote_address", "remote_address", "create_time"),
+)
+
+# A browser that came in with an API key.
+key_session = Table(
+    "key_session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("key_id", ForeignKey("api_key.id"), nullable=False, index=True),
     Column("create_time", _INSTANT, nullable=False),
     Column("expire_time", _INSTANT, nullable=False, index=True),
     Column("end_time", _INSTANT),
