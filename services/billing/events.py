@@ -141,7 +141,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
         )
 
     def trial_ending(
@@ -158,7 +158,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
         )
 
     def cancellation_scheduled(
@@ -188,7 +188,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
         )
 
     def disputed(self, account: Account, seen: Seen) -> events_pb2.InvoiceDisputed:
@@ -203,7 +203,7 @@ class Announcer:
             dispute_time=timestamp(seen.create_time),
         )
 
-    def _brand(self) -> events_pb2.Brand:
+    def brand(self) -> events_pb2.Brand:
         return events_pb2.Brand(
             name=self.catalog.product.name,
             support_contact=self.catalog.product.contact,
@@ -225,7 +225,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=invoice.customer_email or account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
             billing_reason=invoice.billing_reason,
             create_time=timestamp(invoice.create_time),
         )

@@ -18,7 +18,7 @@ from babel.dates import format_date
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from services.kit.money import format_money
-from services.notify.domain import Brand, Notice, PaymentFailed, Receipt, usable_address
+from services.notify.domain import Notice, PaymentFailed, Receipt, usable_address
 
 TEMPLATES = Path(__file__).parent / "templates"
 DEFAULT_COLOR = "#3b4a8c"
@@ -37,23 +37,11 @@ class MailWriter:
 
     def __call__(self, notice: Notice, *, recipient: str, message_id: str) -> EmailMessage:
         facts = self._facts(notice)
-        mail = EmailMessage()
-        mail["From"] = _address(facts["brand"], self.sender)
-        mail["To"] = _address("", recipient)
-        if reply_to := _mail_address(notice.invoice.brand.support_contact):
-            mail["Reply-To"] = _address(facts["brand"], reply_to)
-        mail["Subject"] = line(_template(f"{notice.kind}.subject.txt", facts), 200)
-        mail["Date"] = format_datetime(datetime.now(UTC))
-        mail["Message-ID"] = message_id
-        mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notice should answer
-        mail["X-Auto-Response-Suppress"] = "All"
-        mail.set_content(_template(f"{notice.kind}.txt", facts))
-        mail.add_alternative(_INLINER.inline(_template(f"{notice.kind}.html", facts)), subtype="html")
-        return mail
+        return compose(notice.kind, facts, sender=self.sender, recipient=recipient, message_id=message_id)
 
     def _facts(self, notice: Notice) -> dict[str, Any]:
         invoice, brand = notice.invoice, notice.invoice.brand
-        color = brand.color if _COLOR.fullmatch(brand.color) else DEFAULT_COLOR
+        color = plain_color(brand.color) or DEFAULT_COLOR
         facts: dict[str, Any] = {
             "brand": line(brand.name, 80) or "Billing",
             "color": color,
@@ -64,7 +52,7 @@ class MailWriter:
             "invoice_url": web_link(invoice.hosted_url),
             "pdf_url": web_link(invoice.pdf_url),
             "billing_url": web_link(brand.billing_url),
-            "support": _support(brand),
+            "support": support_of(brand.support_contact),
         }
         if isinstance(notice, Receipt):
             return facts | {"paid_on": self._day(notice.paid_time)}
@@ -81,6 +69,28 @@ class MailWriter:
 
     def _day(self, time: datetime) -> str:
         return format_date(time.astimezone(UTC).date(), "long", self.locale)
+
+
+def compose(kind: str, facts: dict[str, Any], *, sender: str, recipient: str, message_id: str) -> EmailMessage:
+    """The mail of a kind: its three templates with `facts`, among them `brand` and `support`, and every header."""
+    mail = EmailMessage()
+    mail["From"] = _address(facts["brand"], sender)
+    mail["To"] = _address("", recipient)
+    if (support := facts["support"]) and support["url"].startswith("mailto:"):
+        mail["Reply-To"] = _address(facts["brand"], support["text"])
+    mail["Subject"] = line(_template(f"{kind}.subject.txt", facts), 200)
+    mail["Date"] = format_datetime(datetime.now(UTC))
+    mail["Message-ID"] = message_id
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notice should answer
+    mail["X-Auto-Response-Suppress"] = "All"
+    mail.set_content(_template(f"{kind}.txt", facts))
+    mail.add_alternative(_INLINER.inline(_template(f"{kind}.html", facts)), subtype="html")
+    return mail
+
+
+def plain_color(color: str) -> str:
+    """`#rrggbb` as it is; anything else is no colour: empty."""
+    return color if _COLOR.fullmatch(color) else ""
 
 
 def line(text: str, limit: int) -> str:
@@ -121,10 +131,11 @@ def _mail_address(contact: str) -> str:
     return address if usable_address(address) and address.isascii() else ""
 
 
-def _support(brand: Brand) -> dict[str, str] | None:
-    if address := _mail_address(brand.support_contact):
+def support_of(contact: str) -> dict[str, str] | None:
+    """How a mail names whom to write to (`mailto:…`) or what to see (https); None for anything else."""
+    if address := _mail_address(contact):
         return {"lead": "Write to", "url": f"mailto:{address}", "text": address}
-    if url := web_link(brand.support_contact):
+    if url := web_link(contact):
         return {"lead": "See", "url": url, "text": url}
     return None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -66,6 +66,19 @@ class Snapshots:
     async def invoices(self, account_id: str) -> list[Invoice]:
         statement = select(*(invoice.c[name] for name in _INVOICE)).where(invoice.c.account_id == account_id)
         return [Invoice(**row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def listed_invoices(self, account_id: str, before: str, limit: int) -> list[Invoice]:
+        """Newest first, without drafts; `before` is the id of the last one seen, or empty."""
+        statement = select(*(invoice.c[name] for name in _INVOICE)).where(
+            invoice.c.account_id == account_id, invoice.c.status != "draft"
+        )
+        if before:
+            last = select(invoice.c.create_time, invoice.c.id).where(
+                invoice.c.id == before, invoice.c.account_id == account_id
+            )
+            statement = statement.where(tuple_(invoice.c.create_time, invoice.c.id) < last.scalar_subquery())
+        ordered = statement.order_by(invoice.c.create_time.desc(), invoice.c.id.desc()).limit(limit)
+        return [Invoice(**row) for row in (await self._connection.execute(ordered)).mappings()]
 
     async def announced(
         self, invoice_id: str, *, paid: bool, attempts: int, first_failure_time: datetime | None

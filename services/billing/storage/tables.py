@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     Table,
     Text,
@@ -85,6 +86,35 @@ login_session = Table(
     Column("create_time", _INSTANT, nullable=False),
     Column("expire_time", _INSTANT, nullable=False, index=True),
     Column("end_time", _INSTANT),
+)
+
+# A program that asks to be signed in. Codes by their hashes; see storage.device_logins.
+device_login = Table(
+    "device_login",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device_hash", LargeBinary, nullable=False, unique=True),
+    Column("user_hash", LargeBinary, nullable=False, unique=True),
+    Column("client_name", Text, nullable=False),
+    Column("remote_address", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("interval", Interval, nullable=False),
+    Column("poll_time", _INSTANT),
+    Column("user_id", ForeignKey("app_user.id")),
+    Column("account_id", ForeignKey("account.id")),
+    Column("approve_time", _INSTANT),
+    Column("deny_time", _INSTANT),
+    Column("use_time", _INSTANT),
+    Index("ix_device_login_remote_address", "remote_address", "create_time"),
+)
+
+device_code_miss = Table(
+    "device_code_miss",
+    metadata,
+    Column("user_id", ForeignKey("app_user.id"), nullable=False),
+    Column("create_time", _INSTANT, nullable=False, index=True),
+    Index("ix_device_code_miss_user", "user_id", "create_time"),
 )
 
 outside_identity = Table(
