@@ -11,6 +11,7 @@ from services.billing.application import accounts, auth, checkout, plans, princi
 from services.billing.application.context import Context
 from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
 from services.billing.grpc_operator import OperatorService
+from services.billing.grpc_recipient import RecipientService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
 from services.billing.grpc_subscription import SubscriptionService
@@ -28,6 +29,7 @@ from tollway.billing.v1 import (
     identity_pb2_grpc,
     key_pb2_grpc,
     operator_pb2_grpc,
+    recipient_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
     subscription_pb2_grpc,
@@ -196,4 +198,9 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         reconcile_pb2_grpc.add_ReconcileServiceServicer_to_server,
         ReconcileService(context),
         f"{package}.ReconcileService",
+    )
+    server.add(
+        recipient_pb2_grpc.add_RecipientServiceServicer_to_server,
+        RecipientService(context),
+        f"{package}.RecipientService",
     )

@@ -59,7 +59,7 @@ async def list_plans(context: Context) -> billing_pb2.ListPlansResponse:
                     if isinstance(number, int):
                         quota.limit = number
         plans.append(plan)
-    return billing_pb2.ListPlansResponse(plans=plans, product=catalog.product.name)
+    return billing_pb2.ListPlansResponse(plans=plans, product=catalog.product.name, brand=context.announcer.brand())
 
 
 @dataclass(frozen=True)
