@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from gateway import facts
 from gateway.problem_types import KNOWN
+from gateway.validation import detail_of, fields_of
 from services.kit import errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -195,6 +197,9 @@ async def answer(request: Request, error: Exception) -> Response:
         problem = from_error(error)
     elif isinstance(error, HTTPException):
         problem = _from_http(error, request)
+    elif isinstance(error, RequestValidationError):  # the query; bodies are read by `body`
+        fields = fields_of(error.errors(), skip=1)
+        problem = Problem("validation_failed", detail_of(fields), fields=fields)
     else:
         problem = error if isinstance(error, Problem) else Problem("internal")
     if problem.status >= 500:
