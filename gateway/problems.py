@@ -29,6 +29,7 @@ MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 ENVELOPED = "/admin/"  # answers there are {data, meta}; what is no answer has the meta, too
+REFUSALS = frozenset({402, 403, 429, 503})  # the statuses that a catalog chooses from for its limits
 RETRY_AFTER_S = 1  # of a 503 or 504 that names no time
 
 _STATUS = {
@@ -58,7 +59,7 @@ _CHALLENGE = 'Bearer realm="tollway"'
 _FIELDS = {"request_id": "Idempotency-Key", "lease_id": "requestId"}
 # ErrorInfo metadata that is meant for callers; the rest stays inside.
 _SHOWN_METADATA = ("contact",)
-_CATALOGS = frozenset({"402", "403", "429", "503"})
+_CATALOGS = frozenset(map(str, REFUSALS))
 _CATALOG_LINKS = {"billing_url": "checkoutUrl", "support_contact": "supportContact"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
@@ -11,21 +11,13 @@ from pydantic import BaseModel, Field
 from gateway.auth import Operator
 from gateway.backend import Services
 from gateway.body import Body, Text, json_body
-from gateway.operations import OPERATOR_TOKEN, operation
+from gateway.operations import OPERATOR, operation
 from gateway.paging import PageQuery, paged
 from gateway.problems import Problem
 from gateway.times import rfc3339
 from tollway.billing.v1 import operator_pb2 as pb
 
 router = APIRouter(prefix="/v1/operator/accounts", tags=["operator"])
-_PROBLEMS = (
-    "unauthenticated",
-    "authorization_malformed",
-    "operator_token_invalid",
-    "operator_disabled",
-    "unavailable",
-    "deadline_exceeded",
-)
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
@@ -86,12 +78,7 @@ class Explanation(BaseModel):
     read_error: str | None
 
 
-def _for_operators(described: dict[str, Any]) -> dict[str, Any]:
-    described["openapi_extra"]["security"] = [{OPERATOR_TOKEN: []}]
-    return described
-
-
-@router.get("", summary="Look for accounts", **_for_operators(paged(operation("invalid_argument", *_PROBLEMS))))
+@router.get("", summary="Look for accounts", **paged(operation("invalid_argument", credentials=OPERATOR)))
 async def search_accounts(
     operator: Operator,
     page: PageQuery,
@@ -110,7 +97,7 @@ async def search_accounts(
 @router.get(
     "/{account_id}",
     summary="Explain an account's tier",
-    **_for_operators(operation("account_not_found", *_PROBLEMS)),
+    **operation("account_not_found", credentials=OPERATOR),
 )
 async def explain_account(operator: Operator, account_id: str, backend: Services, response: Response) -> Explanation:
     """Why it is on its tier: from which subscription, event, override and catalog."""
@@ -141,7 +128,7 @@ async def explain_account(operator: Operator, account_id: str, backend: Services
 @router.put(
     "/{account_id}/override",
     summary="Put an account on a tier by agreement",
-    **_for_operators(operation("account_not_found", "unknown_tier", "invalid_argument", *_PROBLEMS, body=OverrideBody)),
+    **operation("account_not_found", "unknown_tier", "invalid_argument", body=OverrideBody, credentials=OPERATOR),
 )
 async def set_override(
     operator: Operator,

@@ -49,7 +49,9 @@ class ChangePreview(BaseModel):
 
 class ChangeBody(Body):
     tier: Text = Field(min_length=1, max_length=100, examples=["pro"])
-    proration_time: Text | None = Field(None, max_length=40, examples=["2026-04-01T00:00:00Z"])
+    proration_time: Text | None = Field(
+        None, max_length=40, description="The preview's, so that its amounts hold; RFC 3339. null: now."
+    )
 
 
 class Changed(BaseModel):
