@@ -10,9 +10,9 @@ DESCRIPTION = """Plans, billing and usage over REST. Send an API key (or, for us
 `Authorization: Bearer …`.
 
 Every refusal is a problem document (RFC 9457): act on its `code`, show its `detail`. Unknown members, converted types
-(`"1"` for 1) and duplicate keys in bodies are refused. Every answer has an `X-Request-Id`: tell it when you ask for
-help. Where `Idempotency-Key` is taken, send one: a retry then does nothing twice. Another account's things are 404,
-with the same words as things that there are not.
+(`"1"` or `1.0` for 1) and duplicate keys in bodies are refused. Every answer has an `X-Request-Id`: tell it when you
+ask for help. Where `Idempotency-Key` is taken, send one: a retry then does nothing twice. Another account's things are
+404, with the same words as things that there are not.
 
 The paths under `/v1/billing`, `/v1/orgs/{slug}/billing` and `/admin/billing` are the same calls in the words of three
 products. Methods that a path does not list are 405, with `Allow`; `HEAD` works wherever `GET` does."""
