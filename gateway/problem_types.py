@@ -21,6 +21,10 @@ KNOWN: dict[str, ProblemType] = {
     "duplicate_key": ProblemType(400, "Duplicate key", "The JSON body names a key twice; say each thing once."),
     "body_timeout": ProblemType(408, "Body too slow", "The body did not arrive in time."),
     "body_too_large": ProblemType(413, "Body too large", "The body is larger than this route takes."),
+    "form_malformed": ProblemType(400, "Malformed form", "This is not a form of ours. Reload the page and try again."),
+    "form_foreign": ProblemType(
+        403, "This page is out of date", "Reload the page and send the form again. If that does not help, sign in anew."
+    ),
     "unsupported_media_type": ProblemType(
         415, "Unsupported media type", "Send JSON with Content-Type: application/json."
     ),
