@@ -82,6 +82,17 @@ KNOWN: dict[str, ProblemType] = {
     "plan_refused": ProblemType(
         402, "Not in your plan", "The plan does not include this; code and reason are the catalog's word for why."
     ),
+    "sign_in_link_invalid": ProblemType(
+        401, "Link is over", "This link has been used, or its time is over. Ask for a new one."
+    ),
+    "sign_in_link_other_browser": ProblemType(
+        401, "Another browser", "This link was asked for in another browser. Open it there, or ask for a new one."
+    ),
+    "sign_in_rate_limited": ProblemType(
+        429, "Too many tries", "Too many tries to sign in from this address or for this email. Try again later."
+    ),
+    "mail_not_accepted": ProblemType(503, "Mail not taken", "The mail server did not take the mail. Try again later."),
+    "mail_refused": ProblemType(409, "Mail refused", "The mail server refuses to deliver to this address."),
     "sign_up_rate_limited": ProblemType(
         429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."
     ),

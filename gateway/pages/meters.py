@@ -67,7 +67,8 @@ def read(entitled: ent.Entitlements, used: quota.GetUsageResponse) -> Usage:
     states = {state.name: state for meter in used.meters for state in meter.limits}
     spanning = [limit for limit in entitled.limits if len(limit.meters) > 1]
     shared = [bar for limit in spanning if (bar := _bar(limit, states.get(limit.name))) is not None]
-    held = [_held(state) for state in used.allowances]
+    # Of what the plan does not have, and nothing is held, there is nothing to say.
+    held = [_held(state) for state in used.allowances if state.held or not state.HasField("limit") or state.limit]
     return Usage([_meter(meter, limits, used.meters, entitled) for meter in entitled.meters], shared, held)
 
 

@@ -65,6 +65,7 @@ def read(billing: pb.Billing, shop: pb.ListPlansResponse) -> Plan:
     live, status = billing.live_subscription, billing.status
     listed = next((plan for plan in shop.plans if plan.tier == billing.tier), None)
     agreed = listed is not None and listed.contact_sales  # an operator's agreement; Stripe need not know of it
+    currency = next((price.currency for plan in shop.plans for price in plan.prices), "usd")
     date_word, date = _date(billing)
     pill, kind = _pill(billing, agreed)
     return Plan(
@@ -82,7 +83,7 @@ def read(billing: pb.Billing, shop: pb.ListPlansResponse) -> Plan:
         may_manage=live,
         may_cancel=live and status in _ENDABLE and not billing.cancel_at_period_end,
         may_resume=live and status in _ENDABLE and billing.cancel_at_period_end,
-        offers=[_offer(plan, billing, agreed) for plan in shop.plans],
+        offers=[_offer(plan, billing, agreed, currency) for plan in shop.plans],
     )
 
 
@@ -104,7 +105,7 @@ def _date(billing: pb.Billing) -> tuple[str, Timestamp | None]:
     return ("Ends" if billing.cancel_at_period_end else "Renews"), billing.current_period_end
 
 
-def _offer(plan: pb.Plan, billing: pb.Billing, agreed: bool) -> Offer:
+def _offer(plan: pb.Plan, billing: pb.Billing, agreed: bool, currency: str) -> Offer:
     current = plan.tier == billing.tier
     action = ""
     if plan.contact_sales:
@@ -117,7 +118,7 @@ def _offer(plan: pb.Plan, billing: pb.Billing, agreed: bool) -> Offer:
             action = "change"
     price = " or ".join(_price(each) for each in plan.prices)
     if not plan.prices and not plan.contact_sales:
-        price = "Free"
+        price = words.price(0, currency)
     return Offer(plan.tier, plan.display_name, plan.description, price or "Custom", current, action)
 
 
@@ -126,4 +127,4 @@ def _sells(prices: Sequence[pb.Price], price: pb.Price) -> bool:
 
 
 def _price(price: pb.Price) -> str:
-    return f"{words.money(price.unit_amount, price.currency)} / {price.interval}"
+    return f"{words.price(price.unit_amount, price.currency)} / {price.interval}"

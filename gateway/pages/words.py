@@ -15,8 +15,13 @@ LOCALE = "en_US"
 
 
 def money(amount_minor: int, currency: str) -> str:
-    """`$29.00`, and `$29` when nothing stands after the point."""
-    text = kit.format_money(amount_minor, currency, LOCALE)
+    """`$29.00`."""
+    return kit.format_money(amount_minor, currency, LOCALE)
+
+
+def price(amount_minor: int, currency: str) -> str:
+    """As a price tag: `$29` when nothing stands after the point."""
+    text = money(amount_minor, currency)
     digits = kit.decimals(currency)
     return text.replace("." + "0" * digits, "") if digits and amount_minor % 10**digits == 0 else text
 
