@@ -17,15 +17,13 @@ from gateway.boundary import Boundary
 from gateway.dialects import manashiki, skytale, vatly
 from gateway.keyset import KeySet
 from gateway.outside import OutsideTokens
-from gateway.pages import assets, device, rendering, sign_in, subscription
-from gateway.pages import billing as billing_page
-from gateway.pages import caps as page_caps
+from gateway.pages import dash, rendering
 from gateway.pages import errors as page_errors
-from gateway.pages import keys as page_keys
 from gateway.pages import routes as pages
 from gateway.pages.visits import SignInNeeded
 from gateway.routes import (
     caps,
+    device,
     downloads,
     health,
     invoices,
@@ -33,9 +31,11 @@ from gateway.routes import (
     operator,
     operator_accounts,
     operator_stripe,
+    org_billing,
     orgs,
     plans,
     refunds,
+    session,
     signup,
     subscriptions,
     tokens,
@@ -58,9 +58,12 @@ _ROUTERS = (
     health.router,
     signup.router,
     tokens.router,
+    device.router,
+    session.router,
     plans.router,
     webhooks.router,
     orgs.router,
+    org_billing.router,
     keys.router,
     caps.router,
     invoices.router,
@@ -70,13 +73,7 @@ _ROUTERS = (
     refunds.router,
     subscriptions.router,
     pages.router,
-    assets.router,
-    sign_in.router,
-    device.router,
-    billing_page.router,
-    subscription.router,
-    page_keys.router,
-    page_caps.router,
+    *dash.ROUTERS,
 )
 
 

@@ -43,7 +43,7 @@ class Backend:
         self.auth = AuthServiceStub(self.billing.channel)
         self.identity = IdentityServiceStub(self.billing.channel)
         self.coming_in = SignInServiceStub(self.billing.channel)
-        self.device_logins = DeviceLoginServiceStub(self.billing.channel)
+        self.devices = DeviceLoginServiceStub(self.billing.channel)
         self.keys = KeyServiceStub(self.billing.channel)
         self.invoices = InvoiceServiceStub(self.billing.channel)
         self.audit = AuditServiceStub(self.billing.channel)

@@ -93,6 +93,17 @@ KNOWN: dict[str, ProblemType] = {
     ),
     "mail_not_accepted": ProblemType(503, "Mail not taken", "The mail server did not take the mail. Try again later."),
     "mail_refused": ProblemType(409, "Mail refused", "The mail server refuses to deliver to this address."),
+    "device_login_rate_limited": ProblemType(
+        429, "Too many logins", "Too many logins were begun from this address. Try again later."
+    ),
+    "device_code_rate_limited": ProblemType(429, "Too many wrong codes", "Too many wrong codes. Try again later."),
+    "device_login_not_found": ProblemType(404, "Code not found", "This code is not known, or has expired."),
+    "device_login_decided": ProblemType(409, "Decided already", "This login was approved or refused already."),
+    "authorization_pending": ProblemType(400, "Not approved yet", "Nobody has approved the code yet. Poll again."),
+    "slow_down": ProblemType(400, "Polled too often", "Wait five seconds longer between polls from now on."),
+    "access_denied": ProblemType(400, "Login refused", "The person refused the login."),
+    "expired_token": ProblemType(400, "Code expired", "The code has expired. Ask for a new one."),
+    "invalid_grant": ProblemType(400, "Unknown device code", "The device code is unknown, or was used already."),
     "sign_up_rate_limited": ProblemType(
         429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."
     ),

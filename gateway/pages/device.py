@@ -39,7 +39,7 @@ async def device_page(request: Request, backend: Services) -> Response:
     orgs = (await backend.billing.call(backend.identity.ListOrgs, identity_pb2.ListOrgsRequest(credential=who))).orgs
     asked = device_pb2.GetDeviceLoginRequest(user_code=code, session_token=who.session_token)
     try:
-        found = (await backend.billing.call(backend.device_logins.GetDeviceLogin, asked)).device_login
+        found = (await backend.billing.call(backend.devices.GetDeviceLogin, asked)).device_login
     except _REFUSALS as error:
         problem = from_error(error)
         return await _ask(request, code=code, status=problem.status, problem=problem.detail)
@@ -67,7 +67,7 @@ async def decide(request: Request, backend: Services) -> Response:
             await _approve(backend, session, code, form.text("slug", 100, least=1))
         else:
             asked = device_pb2.DenyDeviceLoginRequest(user_code=code, session_token=session)
-            await backend.billing.call(backend.device_logins.DenyDeviceLogin, asked)
+            await backend.billing.call(backend.devices.DenyDeviceLogin, asked)
     except _REFUSALS as error:
         problem = from_error(error)
         return await _ask(request, code=code, status=problem.status, problem=problem.detail)
@@ -76,7 +76,7 @@ async def decide(request: Request, backend: Services) -> Response:
 
 async def _approve(backend: Backend, session: str, code: str, slug: str) -> None:
     asked = device_pb2.ApproveDeviceLoginRequest(user_code=code, session_token=session, slug=slug)
-    await backend.billing.call(backend.device_logins.ApproveDeviceLogin, asked)
+    await backend.billing.call(backend.devices.ApproveDeviceLogin, asked)
 
 
 @router.get("/approved")

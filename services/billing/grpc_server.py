@@ -14,6 +14,7 @@ from services.billing.grpc_device import DeviceLoginService
 from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
 from services.billing.grpc_invoices import InvoiceService
 from services.billing.grpc_operator import OperatorService
+from services.billing.grpc_recipient import RecipientService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
 from services.billing.grpc_sign_in import SignInService
@@ -34,6 +35,7 @@ from tollway.billing.v1 import (
     invoice_pb2_grpc,
     key_pb2_grpc,
     operator_pb2_grpc,
+    recipient_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
     sign_in_pb2_grpc,
@@ -225,3 +227,8 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         invoice_pb2_grpc.add_InvoiceServiceServicer_to_server, InvoiceService(context), f"{package}.InvoiceService"
     )
     server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")
+    server.add(
+        recipient_pb2_grpc.add_RecipientServiceServicer_to_server,
+        RecipientService(context),
+        f"{package}.RecipientService",
+    )

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.domain.notices import Told
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.storage.tables import invoice, subscription
 
@@ -41,6 +42,16 @@ class Snapshots:
             subscription.c.account_id == account_id
         )
         return [Subscription(**row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def told(self, account_id: str) -> dict[str, Told]:
+        """By the subscription's id."""
+        columns = (subscription.c.trial_end_told, subscription.c.cancel_time_told, subscription.c.ended_told)
+        statement = select(subscription.c.id, *columns).where(subscription.c.account_id == account_id)
+        return {row[0]: Told(*row[1:]) for row in (await self._connection.execute(statement)).all()}
+
+    async def note_told(self, subscription_id: str, told: Told) -> None:
+        values = {"trial_end_told": told.trial_end, "cancel_time_told": told.cancel_time, "ended_told": told.ended}
+        await self._connection.execute(update(subscription).where(subscription.c.id == subscription_id).values(values))
 
     async def save_invoice(self, account_id: str, read: Invoice) -> Announced:
         """Saves it and returns what had been announced of it before."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     literal_column,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -37,6 +38,9 @@ account = Table(
     Column("email", Text, nullable=False),
     Column("stripe_customer_id", Text, unique=True),
     Column("create_time", _INSTANT, nullable=False),
+    Column("import_time", _INSTANT),
+    Column("contact_verify_time", _INSTANT),
+    Column("erase_time", _INSTANT),
 )
 
 api_key = Table(
@@ -216,6 +220,11 @@ subscription = Table(
     Column("canceled_at", _INSTANT),
     Column("ended_at", _INSTANT),
     Column("trial_end", _INSTANT),
+    Column("cancel_reason", Text, nullable=False, server_default=""),
+    # Ours: what was announced. See domain.notices.
+    Column("trial_end_told", _INSTANT),
+    Column("cancel_time_told", _INSTANT),
+    Column("ended_told", Boolean, nullable=False, server_default=text("false")),
 )
 
 invoice = Table(
@@ -377,6 +386,25 @@ billing_sync = Table(
     Column("next_time", _INSTANT, nullable=False),
     Column("error", Text, nullable=False),
     Index("ix_billing_sync_due", "next_time", postgresql_where=literal_column("wanted > done")),
+)
+
+# Accounts whose customer at Stripe is to be made as the account is here: its address, whose it is, or that it is gone.
+customer_push = Table(
+    "customer_push",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("wanted", BigInteger, nullable=False),
+    Column("hold_until", _INSTANT, nullable=False, index=True),
+)
+
+# How far a comparison of everything has come, and when the next one begins.
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("cursor", Text, nullable=False),
+    Column("next_time", _INSTANT, nullable=False),
+    Column("hold_until", _INSTANT, nullable=False),
 )
 
 # Stripe's price ids and their tiers, for ever: a changed catalog downgrades nobody.
