@@ -21,6 +21,7 @@ from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
 from tollway.billing.v1.operator_pb2_grpc import OperatorServiceStub
 from tollway.billing.v1.reconcile_pb2_grpc import ReconcileServiceStub
 from tollway.billing.v1.refund_pb2_grpc import RefundServiceStub
+from tollway.billing.v1.sign_in_pb2_grpc import SignInServiceStub
 from tollway.billing.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
 from tollway.quota.v1.guardrail_pb2_grpc import GuardrailServiceStub
@@ -41,6 +42,7 @@ class Backend:
         self.accounts = AccountServiceStub(self.billing.channel)
         self.auth = AuthServiceStub(self.billing.channel)
         self.identity = IdentityServiceStub(self.billing.channel)
+        self.coming_in = SignInServiceStub(self.billing.channel)
         self.devices = DeviceLoginServiceStub(self.billing.channel)
         self.keys = KeyServiceStub(self.billing.channel)
         self.invoices = InvoiceServiceStub(self.billing.channel)
