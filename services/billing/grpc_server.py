@@ -16,6 +16,7 @@ from services.billing.grpc_invoices import InvoiceService
 from services.billing.grpc_operator import OperatorService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
+from services.billing.grpc_sign_in import SignInService
 from services.billing.grpc_subscription import SubscriptionService
 from services.kit.rpc import Server
 from tollway.billing.v1 import (
@@ -35,6 +36,7 @@ from tollway.billing.v1 import (
     operator_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
+    sign_in_pb2_grpc,
     subscription_pb2_grpc,
     webhook_pb2,
     webhook_pb2_grpc,
@@ -222,3 +224,4 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
     server.add(
         invoice_pb2_grpc.add_InvoiceServiceServicer_to_server, InvoiceService(context), f"{package}.InvoiceService"
     )
+    server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")
