@@ -214,7 +214,7 @@ class Payments(Protocol):
         """Clears and deletes it; one that is gone stays so. Stripe keeps its invoices."""
         ...
 
-    async def subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
+    async def list_subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
         """All that there are, ended ones too, newest first, so many at a time; and where to go on (empty: the end)."""
         ...
 

@@ -10,14 +10,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
 import stripe
 import structlog
 
-from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.domain.subscription import Invoice
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import FromStripe, NewSession, Session, StripeRetryable
 from services.billing.stripe_catalog import CatalogCalls

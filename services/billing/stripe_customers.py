@@ -46,7 +46,9 @@ class CustomerCalls:
 
     async def subscriber(self, customer_id: str) -> Subscriber | None:
         try:
-            found = await self._call("customers.retrieve", lambda: self._client.v1.customers.retrieve_async(customer_id))
+            found = await self._call(
+                "customers.retrieve", lambda: self._client.v1.customers.retrieve_async(customer_id)
+            )
         except stripe.InvalidRequestError as error:
             if error.http_status == 404:
                 return None
@@ -82,7 +84,7 @@ class CustomerCalls:
             if error.http_status != 404:  # else it is gone
                 raise
 
-    async def subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
+    async def list_subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
         params: Any = {"status": "all", "limit": limit}
         if after:
             params["starting_after"] = after

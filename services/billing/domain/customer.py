@@ -87,7 +87,9 @@ def judge(subscriber: Subscriber, known: Known, *, separate: bool) -> Verdict:
         message = f"An account has its address: {option} --account {known.email_account_id} binds it, or --separate."
         return _skipped("EMAIL_OF_ACCOUNT", message, known.email_account_id)
     if known.email_customer_id:
-        message = f"{known.email_customer_id} subscribes with the same address. With {option} --separate it gets its own."
+        message = (
+            f"{known.email_customer_id} subscribes with the same address. With {option} --separate it gets its own."
+        )
         return _skipped("EMAIL_OF_ANOTHER_CUSTOMER", message)
     return Verdict(Outcome.IMPORTED)
 
