@@ -29,7 +29,10 @@ async def push_now(account_id: str, context: Context) -> bool:
     async with context.unit_of_work() as uow:
         claimed = await uow.pushes.claim(HOLD, 1, account_id)
         await uow.commit()
-    return all([await _push(each, context) for each in claimed])
+    for each in claimed:
+        await _push(each, context)
+    async with context.unit_of_work() as uow:
+        return not await uow.pushes.is_wanted(account_id)
 
 
 async def push_due(context: Context) -> int:

@@ -38,15 +38,14 @@ async def _refuse_what_runs(account: Account, context: Context) -> None:
     """Asks Stripe, not the copy: deleting a customer ends what it subscribes to, unasked."""
     if account.stripe_customer_id is None:
         return
-    found = await context.payments.subscriber(account.stripe_customer_id)
-    if found is not None and any(s.status not in {"canceled", "incomplete_expired"} for s in found.subscriptions):
-        raise SubscriptionRunning("A subscription still runs: end it first, at once or with its period.")
     async with context.unit_of_work() as uow:
         standing = await uow.checkouts.unclosed(account.id)
     if standing is not None and standing.session_id is not None:
-        session = await context.payments.expire_session(standing.session_id)
-        if session.status == "complete":
-            raise SubscriptionRunning("A checkout was just paid: end its subscription first.")
+        # First, so that what it was paid for is among what is looked at then.
+        await context.payments.expire_session(standing.session_id)
+    found = await context.payments.subscriber(account.stripe_customer_id)
+    if found is not None and any(s.status not in {"canceled", "incomplete_expired"} for s in found.subscriptions):
+        raise SubscriptionRunning("A subscription still runs: end it first, at once or with its period.")
 
 
 async def _erase(account_id: str, actor: Actor, context: Context) -> datetime:

@@ -28,6 +28,10 @@ class CustomerPushes:
         more = {"wanted": customer_push.c.wanted + 1}
         await self._connection.execute(statement.on_conflict_do_update(index_elements=["account_id"], set_=more))
 
+    async def is_wanted(self, account_id: str) -> bool:
+        statement = select(customer_push.c.account_id).where(customer_push.c.account_id == account_id)
+        return (await self._connection.execute(statement)).first() is not None
+
     async def claim(self, hold: timedelta, limit: int, account_id: str = "") -> list[Push]:
         """Those that nobody works on; they are the caller's for as long as the hold."""
         due = customer_push.c.hold_until <= func.now()
