@@ -17,7 +17,7 @@ from services.billing.ports import Upcoming
 from services.billing.storage.accounts import Account
 from services.billing.storage.keys import ApiKey
 from tollway.billing.v1 import entitlement_pb2 as pb
-from tollway.billing.v1 import events_pb2
+from tollway.billing.v1 import events_pb2, recipient_pb2
 
 _KINDS = {
     "rate": pb.LIMIT_KIND_RATE,
@@ -51,20 +51,13 @@ class Announcer:
 
     def entitlements(self, state: Entitlement, change_time: datetime) -> pb.Entitlements:
         """The resolved snapshot: all that a service needs to decide, with no catalog of its own."""
-        lineage = self.catalog.lineage(state.tier)
         gates = dict.fromkeys(self.catalog.gates, False)
         allowances: dict[str, int | str] = {}
-        numbers: dict[str, int | str] = {}
-        for tier in lineage:
+        for tier in self.catalog.lineage(state.tier):
             gates |= tier.gates
             allowances |= tier.allowances
-            numbers |= tier.limits
         # Of keys only billing knows how many there are.
         keys = {kind.allowance for kind in self.catalog.key_kinds.values()}
-        limits = sorted(
-            ((name, limit) for name, limit in self.catalog.limits.items() if name in numbers),
-            key=lambda pair: _ORDER[pair[1].kind],
-        )
         return pb.Entitlements(
             account_id=state.account_id,
             version=state.version,
@@ -75,7 +68,7 @@ class Announcer:
             catalog_hash=state.catalog_hash,
             change_time=timestamp(change_time),
             meters=[self._meter(name, state.tier) for name in self.catalog.meters],
-            limits=[_limit(name, limit, numbers[name]) for name, limit in limits],
+            limits=self.limits(state.tier),
             gates=gates,
             allowances={
                 name: count for name, count in allowances.items() if isinstance(count, int) and name not in keys
@@ -83,6 +76,15 @@ class Announcer:
             billing_url=self.public_url,
             support_contact=self.catalog.product.contact,
         )
+
+    def limits(self, tier: str) -> list[pb.Limit]:
+        """The tier's, in the order in which they are decided."""
+        numbers: dict[str, int | str] = {}
+        for each in self.catalog.lineage(tier):
+            numbers |= each.limits
+        named = ((name, limit) for name, limit in self.catalog.limits.items() if name in numbers)
+        ordered = sorted(named, key=lambda pair: _ORDER[pair[1].kind])
+        return [_limit(name, limit, numbers[name]) for name, limit in ordered]
 
     def _meter(self, name: str, tier: str) -> pb.Meter:
         meter = self.catalog.meters[name]
@@ -210,10 +212,22 @@ class Announcer:
 
     def brand(self) -> events_pb2.Brand:
         return events_pb2.Brand(
-            name=self.catalog.product.name,
+            name=self.catalog.brand_name,
             support_contact=self.catalog.product.contact,
-            color=self.catalog.product.color,
+            color=self.catalog.brand.color,
             billing_url=self.public_url,
+            sender=self.catalog.brand.sender or "",
+        )
+
+    def recipient(self, account: Account, state: Entitlement) -> recipient_pb2.Recipient:
+        return recipient_pb2.Recipient(
+            account_id=account.id,
+            account_name=account.name,
+            contact_email="",  # as in an invoice's
+            customer_email=account.email,
+            brand=self.brand(),
+            tier_name=self.catalog.tiers[state.tier].name,
+            limits=self.limits(state.tier),
         )
 
     def _invoice(self, account: Account, invoice: Invoice) -> events_pb2.Invoice:

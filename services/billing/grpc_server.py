@@ -16,6 +16,7 @@ from services.billing.grpc_identity import AuditService, IdentityService, KeySer
 from services.billing.grpc_invoices import InvoiceService
 from services.billing.grpc_operator import OperatorService
 from services.billing.grpc_outbox import OutboxService
+from services.billing.grpc_recipient import RecipientService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
 from services.billing.grpc_sign_in import SignInService
@@ -38,6 +39,7 @@ from tollway.billing.v1 import (
     key_pb2_grpc,
     operator_pb2_grpc,
     outbox_pb2_grpc,
+    recipient_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
     sign_in_pb2_grpc,
@@ -233,3 +235,8 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         customer_pb2_grpc.add_CustomerServiceServicer_to_server, CustomerService(context), f"{package}.CustomerService"
     )
     server.add(outbox_pb2_grpc.add_OutboxServiceServicer_to_server, OutboxService(context), f"{package}.OutboxService")
+    server.add(
+        recipient_pb2_grpc.add_RecipientServiceServicer_to_server,
+        RecipientService(context),
+        f"{package}.RecipientService",
+    )

@@ -9,6 +9,7 @@ import grpc
 
 from services.kit.clock import Clock
 from services.notify import ports, sign_in
+from services.notify.domain import Brand
 from tollway.notify.v1 import sign_in_pb2 as pb
 from tollway.notify.v1 import sign_in_pb2_grpc
 
@@ -30,9 +31,7 @@ class SignInMailServicer(sign_in_pb2_grpc.SignInMailServiceServicer):
             recipient=request.recipient,
             url=request.url,
             expire_time=request.expire_time.ToDatetime(UTC),
-            brand=request.brand.name,
-            color=request.brand.color,
-            support_contact=request.brand.support_contact,
+            brand=Brand(request.brand.name, request.brand.support_contact, request.brand.color, billing_url=""),
         )
         await sign_in.send_sign_in_link(link, self._mailer, sender=self._sender, clock=self._clock)
         return pb.SendSignInLinkResponse()

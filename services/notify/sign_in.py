@@ -10,10 +10,11 @@ from math import ceil
 from services.kit import telemetry
 from services.kit.clock import Clock
 from services.kit.errors import FailedPrecondition, InvalidArgument, Unavailable
-from services.notify import errors, ports
+from services.notify import errors, facts, ports
 from services.notify.application import message_id
-from services.notify.domain import usable_address
-from services.notify.email import DEFAULT_COLOR, compose, line, plain_color, readable_on, support_of, web_link
+from services.notify.domain import Brand, usable_address
+from services.notify.email import compose, sender_of
+from services.notify.text import web_link
 
 KIND = "sign_in"
 
@@ -25,9 +26,7 @@ class SignInLink:
     recipient: str
     url: str
     expire_time: datetime
-    brand: str
-    color: str
-    support_contact: str
+    brand: Brand
 
 
 class MailNotAccepted(Unavailable):
@@ -44,24 +43,14 @@ class MailRefused(FailedPrecondition):
 
 def write(link: SignInLink, *, sender: str, now: datetime) -> EmailMessage:
     """The mail, in HTML and text. The same link has the same Message-ID, whatever its try."""
-    brand = line(link.brand, 80) or "Billing"
-    color = plain_color(link.color) or DEFAULT_COLOR
-    facts = {
-        "brand": brand,
-        "color": color,
-        "on_color": readable_on(color),
+    shown = facts.of_brand(link.brand) | {
         "recipient": link.recipient,
         "url": link.url,
         "minutes": max(1, ceil((link.expire_time - now).total_seconds() / 60)),
-        "support": support_of(link.support_contact),
     }
-    return compose(
-        KIND,
-        facts,
-        sender=sender,
-        recipient=link.recipient,
-        message_id=message_id(KIND, link.url, sender.rsplit("@", 1)[1]),
-    )
+    sender = sender_of(link.brand, sender)
+    mail_id = message_id(KIND, link.url, sender.rsplit("@", 1)[1])
+    return compose(KIND, shown, sender=sender, recipient=link.recipient, message_id=mail_id)
 
 
 async def send_sign_in_link(link: SignInLink, mailer: ports.Mailer, *, sender: str, clock: Clock) -> None:

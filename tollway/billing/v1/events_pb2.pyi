@@ -267,6 +267,7 @@ class Brand(_message.Message):
     SUPPORT_CONTACT_FIELD_NUMBER: _builtins.int
     COLOR_FIELD_NUMBER: _builtins.int
     BILLING_URL_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     support_contact: _builtins.str
     """`mailto:…` or https address."""
@@ -274,6 +275,8 @@ class Brand(_message.Message):
     """`#rrggbb`."""
     billing_url: _builtins.str
     """Where the account manages its plan."""
+    sender: _builtins.str
+    """The address that mails come from. Empty: as notify's settings say."""
     def __init__(
         self,
         *,
@@ -281,10 +284,11 @@ class Brand(_message.Message):
         support_contact: _builtins.str = ...,
         color: _builtins.str = ...,
         billing_url: _builtins.str = ...,
+        sender: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_url", b"billing_url", "color", b"color", "name", b"name", "support_contact", b"support_contact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_url", b"billing_url", "color", b"color", "name", b"name", "sender", b"sender", "support_contact", b"support_contact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
