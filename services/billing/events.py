@@ -223,7 +223,7 @@ class Announcer:
         return recipient_pb2.Recipient(
             account_id=account.id,
             account_name=account.name,
-            contact_email="",  # as in an invoice's
+            contact_email=account.contact_email,
             customer_email=account.email,
             brand=self.brand(),
             tier_name=self.catalog.tiers[state.tier].name,
