@@ -124,6 +124,11 @@ KNOWN: dict[str, ProblemType] = {
     "catalog_not_pushed": ProblemType(
         409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
     ),
+    "account_erased": ProblemType(409, "Account erased", "The account's personal data was erased; nothing is changed."),
+    "subscription_running": ProblemType(
+        409, "Subscription running", "A subscription still runs: end it first, at once or with its period."
+    ),
+    "refund_under_way": ProblemType(409, "Refund under way", "A refund is under way. Try again when it is done."),
     "event_not_found": ProblemType(404, "Event not found", "There is no such event."),
     "no_subscription": ProblemType(409, "No subscription", "There is no live subscription to change."),
     "plan_unchanged": ProblemType(409, "Same plan", "The account is on this plan already."),

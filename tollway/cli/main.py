@@ -12,11 +12,13 @@ import typer
 from tollway.cli import (
     account,
     admin_accounts,
+    admin_customers,
     billing,
     caps,
     catalog,
     change,
     events,
+    events_again,
     keys,
     kill_switch,
     local,
@@ -149,6 +151,10 @@ _ADMIN: dict[str, Callable[..., Any]] = {
     "accounts": admin_accounts.accounts,
     "explain": admin_accounts.explain,
     "override": admin_accounts.override,
+    "import": admin_customers.import_customers,
+    "contact": admin_customers.contact,
+    "erase": admin_customers.erase,
+    "late-usage": admin_customers.late_usage,
 }
 _CAPS: dict[str, Callable[..., Any]] = {"set": caps.set_cap, "clear": caps.clear}
 _SWITCH: dict[str, Callable[..., Any]] = {"on": kill_switch.on, "off": kill_switch.off}
@@ -174,6 +180,8 @@ for name, function in _SWITCH.items():
 events_app.command("list", epilog=EXIT_CODES)(with_options(reconcile.list_events))
 events_app.command("show", epilog=EXIT_CODES)(with_options(reconcile.show))
 events_app.command("replay", epilog=EXIT_CODES)(with_options(reconcile.replay))
+events_app.command("republish", epilog=EXIT_CODES)(with_options(events_again.republish))
+events_app.command("snapshot", epilog=EXIT_CODES)(with_options(events_again.snapshot))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(keys_app, name="keys")
