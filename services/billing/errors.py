@@ -55,6 +55,26 @@ class UserNotFound(NotFound):
     reason = "USER_NOT_FOUND"
 
 
+class DeviceLoginNotFound(NotFound):
+    reason = "DEVICE_LOGIN_NOT_FOUND"
+
+
+class DeviceLoginDecided(FailedPrecondition):
+    reason = "DEVICE_LOGIN_DECIDED"
+
+
+class DeviceLoginRefused(FailedPrecondition):
+    """A poll that gets no session; the reason is RFC 8628's, in capitals."""
+
+
+class DeviceLoginRateLimited(ResourceExhausted):
+    reason = "DEVICE_LOGIN_RATE_LIMITED"
+
+
+class DeviceCodeRateLimited(ResourceExhausted):
+    reason = "DEVICE_CODE_RATE_LIMITED"
+
+
 class SignUpRateLimited(ResourceExhausted):
     reason = "SIGN_UP_RATE_LIMITED"
 

@@ -12,7 +12,8 @@ from services.billing.catalog import Limit as CatalogLimit
 from services.billing.catalog.model import Refusal as CatalogRefusal
 from services.billing.domain.entitlement import Entitlement
 from services.billing.domain.refund import Seen
-from services.billing.domain.subscription import Invoice
+from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.ports import Upcoming
 from services.billing.storage.accounts import Account
 from services.billing.storage.keys import ApiKey
 from tollway.billing.v1 import entitlement_pb2 as pb
@@ -75,6 +76,9 @@ class Announcer:
             billing_url=self.public_url,
             support_contact=self.catalog.product.contact,
         )
+
+    def _tier_name(self, tier: str) -> str:
+        return self.catalog.tiers[tier].name if tier in self.catalog.tiers else ""
 
     def limits(self, tier: str) -> list[pb.Limit]:
         """The tier's, in the order in which they are decided."""
@@ -139,6 +143,56 @@ class Announcer:
             currency=seen.currency,
             by_policy=bool(seen.policy_refund_id),
             refund_time=timestamp(seen.create_time),
+            contact_email=account.contact_email,
+            customer_email=account.email,
+            account_name=account.name,
+            brand=self.brand(),
+        )
+
+    def trial_ending(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime, upcoming: Upcoming | None
+    ) -> events_pb2.TrialEnding:
+        return events_pb2.TrialEnding(
+            account_id=account.id,
+            subscription_id=subscription.id,
+            tier=tier,
+            tier_name=self._tier_name(tier),
+            trial_end_time=timestamp(end),
+            amount_due=upcoming.amount_due if upcoming is not None else None,
+            currency=upcoming.currency if upcoming is not None else "",
+            ends_subscription=subscription.ends_by_itself,
+            contact_email=account.contact_email,
+            customer_email=account.email,
+            account_name=account.name,
+            brand=self.brand(),
+        )
+
+    def cancellation_scheduled(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime
+    ) -> events_pb2.SubscriptionCanceled:
+        event = self._canceled(account, subscription, tier, end)
+        event.phase = events_pb2.CANCELLATION_PHASE_SCHEDULED
+        return event
+
+    def subscription_ended(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime, next_tier: str
+    ) -> events_pb2.SubscriptionCanceled:
+        event = self._canceled(account, subscription, tier, end)
+        event.phase = events_pb2.CANCELLATION_PHASE_ENDED
+        event.next_tier = next_tier
+        return event
+
+    def _canceled(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime
+    ) -> events_pb2.SubscriptionCanceled:
+        return events_pb2.SubscriptionCanceled(
+            account_id=account.id,
+            subscription_id=subscription.id,
+            tier=tier,
+            tier_name=self._tier_name(tier),
+            end_time=timestamp(end),
+            reason=subscription.cancel_reason,
+            contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
             brand=self.brand(),
@@ -169,10 +223,10 @@ class Announcer:
         return recipient_pb2.Recipient(
             account_id=account.id,
             account_name=account.name,
-            contact_email="",  # as in an invoice's
+            contact_email=account.contact_email,
             customer_email=account.email,
             brand=self.brand(),
-            tier_name=self.catalog.tiers[state.tier].name,
+            tier_name=self._tier_name(state.tier),
             limits=self.limits(state.tier),
         )
 
@@ -187,8 +241,7 @@ class Announcer:
             hosted_invoice_url=invoice.hosted_url,
             invoice_pdf_url=invoice.pdf_url,
             subscription_id=invoice.subscription_id,
-            # Filled once an address is verified; a sign-up alone proves nobody's address.
-            contact_email="",
+            contact_email=account.contact_email,
             customer_email=invoice.customer_email or account.email,
             account_name=account.name,
             brand=self.brand(),

@@ -12,7 +12,17 @@ from pathlib import Path
 import structlog
 
 from services.billing import consumer
-from services.billing.application import audit, idempotency, metering, operators, plans, reconcile, refunds, sessions
+from services.billing.application import (
+    audit,
+    device_logins,
+    idempotency,
+    metering,
+    operators,
+    plans,
+    reconcile,
+    refunds,
+    sessions,
+)
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
@@ -121,6 +131,7 @@ async def _housekeeping(context: Context, keys: SigningKeys) -> None:
                 await uow.answers.forget(now, idempotency.KEPT)
                 await uow.sign_ups.forget(now, timedelta(days=1))
                 await uow.sessions.forget(now - sessions.KEPT)
+                await uow.device_logins.forget(now, device_logins.KEPT)
                 await uow.commit()
             await audit.purge(context)
         except Exception as error:

@@ -75,6 +75,14 @@ class BaseFee:
 
 
 @dataclass(frozen=True)
+class Upcoming:
+    """What the next invoice of a subscription will charge, in whole minor units."""
+
+    amount_due: int
+    currency: str
+
+
+@dataclass(frozen=True)
 class Counted:
     """What quota has counted of a limit. `used` None: the plan has no such limit. `version`: of the entitlements that
     it knew then."""
@@ -159,6 +167,10 @@ class Payments(Protocol):
 
     async def preview_change(self, change: PlanChange) -> Preview:
         """The invoice that change_plan would make now. Changes nothing."""
+        ...
+
+    async def upcoming(self, subscription_id: str) -> Upcoming | None:
+        """What its next invoice will charge as things are now; None when there will be none."""
         ...
 
     async def change_plan(self, change: PlanChange) -> None:

@@ -26,6 +26,8 @@ class BillingSettings(Settings):
     signup_per_email: int = Field(10, ge=1, description="Sign-ups an hour for one email.")
     signup_per_address: int = Field(30, ge=1, description="Sign-ups an hour from one network address.")
 
+    logins_per_address: int = Field(30, ge=1, description="Logins of programs an hour from one network address.")
+
     @field_validator("secret_key")
     @classmethod
     def _long_enough(cls, value: str) -> str:

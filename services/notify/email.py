@@ -13,7 +13,7 @@ import css_inline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from services.notify import facts
-from services.notify.domain import Notice, usable_address
+from services.notify.domain import Brand, Notice, usable_address
 from services.notify.facts import Facts, Style
 from services.notify.text import line, wrapped
 
@@ -31,10 +31,14 @@ class MailWriter:
     locale: str = "en_US"
 
     def __call__(self, notice: Notice, *, recipient: str, message_id: str) -> EmailMessage:
-        own = notice.to.brand.sender
-        sender = own if usable_address(own) and own.isascii() else self.sender
+        sender = sender_of(notice.to.brand, self.sender)
         shown = facts.of(notice, Style(self.locale))
         return compose(notice.kind, shown, sender=sender, recipient=recipient, message_id=message_id)
+
+
+def sender_of(brand: Brand, usual: str) -> str:
+    """The address that mails of the brand come from: its own, else the installation's."""
+    return brand.sender if usable_address(brand.sender) and brand.sender.isascii() else usual
 
 
 def compose(kind: str, shown: Facts, *, sender: str, recipient: str, message_id: str) -> EmailMessage:

@@ -7,16 +7,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.kit import config, migrate, process, rpc, telemetry
+from services.kit.clock import WallClock
 from services.kit.database import create_engine
 from services.kit.stream import Stream
-from services.notify import consumer, grpc_server
+from services.notify import consumer, grpc_server, grpc_sign_in
 from services.notify.billing import BillingLink
 from services.notify.email import MailWriter
 from services.notify.sender import SLOTS, Sender
 from services.notify.settings import NotifySettings
 from services.notify.smtp import Server, SmtpMailer
 from services.notify.storage import PostgresMailbag
-from tollway.notify.v1 import notify_pb2_grpc
+from tollway.notify.v1 import notify_pb2_grpc, sign_in_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -41,6 +42,11 @@ def main() -> None:
             notify_pb2_grpc.add_NotifyServiceServicer_to_server,
             grpc_server.NotifyServicer(bag, directory, sender.wake),
             grpc_server.FULL_NAME,
+        )
+        server.add(
+            sign_in_pb2_grpc.add_SignInMailServiceServicer_to_server,
+            grpc_sign_in.SignInMailServicer(mailer, settings.sender, WallClock()),
+            grpc_sign_in.FULL_NAME,
         )
         stop_metrics = telemetry.serve_metrics(settings.host, settings.notify_metrics_port)
         try:

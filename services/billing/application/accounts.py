@@ -55,7 +55,7 @@ async def create_account(command: CreateAccount, context: Context) -> account_pb
             earlier = await idempotency.find("sign_up", request_id, mark, uow, context.vault)
             if earlier is not None:
                 return account_pb2.CreateAccountResponse.FromString(earlier)
-        limited_address = "" if _is_local(command.remote_address, context) else command.remote_address
+        limited_address = "" if is_local(command.remote_address, context) else command.remote_address
         by_email, by_address = await uow.sign_ups.since(email.lower(), limited_address, now - WINDOW)
         if by_email >= context.settings.signup_per_email or (
             limited_address and by_address >= context.settings.signup_per_address
@@ -93,7 +93,7 @@ async def open_account(account: Account, uow: BillingUnitOfWork, context: Contex
     return added
 
 
-def _is_local(address: str, context: Context) -> bool:
+def is_local(address: str, context: Context) -> bool:
     """Local mode is one machine: its own address is no stranger's."""
     if not context.settings.local or not address:
         return False

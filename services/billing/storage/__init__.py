@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.billing.storage.accounts import Accounts, SignUps
 from services.billing.storage.audit import AuditLog
 from services.billing.storage.checkouts import Checkouts
+from services.billing.storage.device_logins import DeviceLogins
 from services.billing.storage.entitlements import Entitlements
 from services.billing.storage.identity import Memberships, OutsideIdentities, Sessions, Users
 from services.billing.storage.keys import ApiKeys
@@ -29,6 +30,7 @@ class BillingUnitOfWork(UnitOfWork):
         self.users = Users(connection)
         self.memberships = Memberships(connection)
         self.sessions = Sessions(connection)
+        self.device_logins = DeviceLogins(connection)
         self.outside = OutsideIdentities(connection)
         self.audit = AuditLog(connection)
         self.sign_ups = SignUps(connection)
