@@ -13,6 +13,7 @@ from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
 from tollway.billing.v1.audit_pb2_grpc import AuditServiceStub
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
+from tollway.billing.v1.device_pb2_grpc import DeviceLoginServiceStub
 from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
 from tollway.billing.v1.invoice_pb2_grpc import InvoiceServiceStub
@@ -40,6 +41,7 @@ class Backend:
         self.accounts = AccountServiceStub(self.billing.channel)
         self.auth = AuthServiceStub(self.billing.channel)
         self.identity = IdentityServiceStub(self.billing.channel)
+        self.devices = DeviceLoginServiceStub(self.billing.channel)
         self.keys = KeyServiceStub(self.billing.channel)
         self.invoices = InvoiceServiceStub(self.billing.channel)
         self.audit = AuditServiceStub(self.billing.channel)

@@ -51,6 +51,22 @@ class SessionInvalid(Unauthenticated):
     reason = "SESSION_INVALID"
 
 
+class SignInLinkInvalid(Unauthenticated):
+    """It is unknown, was used, or its time is over."""
+
+    reason = "SIGN_IN_LINK_INVALID"
+
+
+class SignInLinkOtherBrowser(Unauthenticated):
+    """The link is good, in the browser that asked for it."""
+
+    reason = "SIGN_IN_LINK_OTHER_BROWSER"
+
+
+class SignInRateLimited(ResourceExhausted):
+    reason = "SIGN_IN_RATE_LIMITED"
+
+
 class UserNotFound(NotFound):
     reason = "USER_NOT_FOUND"
 

@@ -17,6 +17,7 @@ from services.billing.grpc_operator import OperatorService
 from services.billing.grpc_recipient import RecipientService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
+from services.billing.grpc_sign_in import SignInService
 from services.billing.grpc_subscription import SubscriptionService
 from services.kit.rpc import Server
 from tollway.billing.v1 import (
@@ -37,6 +38,7 @@ from tollway.billing.v1 import (
     recipient_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
+    sign_in_pb2_grpc,
     subscription_pb2_grpc,
     webhook_pb2,
     webhook_pb2_grpc,
@@ -231,3 +233,4 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         InvoiceService(context),
         f"{package}.InvoiceService",
     )
+    server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")

@@ -16,6 +16,7 @@ from services.billing.storage.overrides import Overrides
 from services.billing.storage.prices import Prices
 from services.billing.storage.refunds import Refunds, Reversals
 from services.billing.storage.secrets import IdempotentAnswers, SigningKeys
+from services.billing.storage.sign_in import KeySessions, SignInAttempts, SignInLinks
 from services.billing.storage.snapshots import Snapshots
 from services.billing.storage.webhooks import Marks, WebhookEvents
 from services.kit.database import UnitOfWork
@@ -31,6 +32,9 @@ class BillingUnitOfWork(UnitOfWork):
         self.memberships = Memberships(connection)
         self.sessions = Sessions(connection)
         self.device_logins = DeviceLogins(connection)
+        self.key_sessions = KeySessions(connection)
+        self.sign_in_links = SignInLinks(connection)
+        self.sign_in_attempts = SignInAttempts(connection)
         self.outside = OutsideIdentities(connection)
         self.audit = AuditLog(connection)
         self.sign_ups = SignUps(connection)

@@ -117,6 +117,43 @@ device_code_miss = Table(
     Index("ix_device_code_miss_user", "user_id", "create_time"),
 )
 
+# A mailed link that lets one browser in, once.
+sign_in_link = Table(
+    "sign_in_link",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", ForeignKey("app_user.id"), nullable=False, index=True),
+    Column("browser_hash", LargeBinary, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("use_time", _INSTANT),
+)
+
+# For the rate limits; `email` is empty for tries with a key.
+sign_in_attempt = Table(
+    "sign_in_attempt",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("email", Text, nullable=False),
+    Column("remote_address", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Index("ix_sign_in_attempt_email", "email", "create_time"),
+    Index("ix_sign_in_attempt_remote_address", "remote_address", "create_time"),
+)
+
+# A browser that came in with an API key.
+key_session = Table(
+    "key_session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("key_id", ForeignKey("api_key.id"), nullable=False, index=True),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("end_time", _INSTANT),
+)
+
 outside_identity = Table(
     "outside_identity",
     metadata,
