@@ -18,12 +18,13 @@ from services.notify.domain import (
     UsageThreshold,
 )
 
+RECIPIENT = "billing@acme.example"
 BRAND = Brand("Example", "mailto:support@example.com", "#4f46e5", "https://pay.example.com/dash/acme/billing")
 
 
 def of(brand: Brand = BRAND) -> dict[str, Notice]:
     """By the name that `tollway notify preview` takes; each kind's main forms."""
-    to = Addressee("acct_1", "Acme Rockets", "billing@acme.example", "", brand)
+    to = Addressee("acct_1", "Acme Rockets", RECIPIENT, "", brand)
     invoice = Invoice(
         "in_1",
         "ABCD1234-0007",

@@ -23,6 +23,9 @@ _NEXT_STEPS = {
     "key_not_found": "see which there are: tollway keys list",
     "cap_not_offered": "see which meters may be capped: tollway caps",
     "unknown_meter": "see which there are: tollway usage",
+    "message_not_found": "see which there are: tollway notify list",
+    "message_already_sent": "send it once more all the same: --again",
+    "no_recipient": "give the account an address: tollway admin contact",
     "operator_token_invalid": "check TOLLWAY_OPERATOR_TOKEN",
     "operator_disabled": "set TOLLWAY_OPERATOR_TOKEN where the gateway runs",
 }
@@ -73,8 +76,8 @@ class Api:
     def get(self, path: str) -> dict[str, Any]:
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._call("POST", path, body)
+    def post(self, path: str, body: dict[str, Any] | None = None, *, idempotency_key: str = "") -> dict[str, Any]:
+        return self._call("POST", path, body, {"Idempotency-Key": idempotency_key} if idempotency_key else None)
 
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._call("PUT", path, body)
@@ -82,12 +85,14 @@ class Api:
     def delete(self, path: str) -> dict[str, Any]:
         return self._call("DELETE", path, None)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """The answer's JSON object. Raises CliError for anything else than a 2xx with one."""
         import httpx
 
         try:
-            response = self._client.request(method, path, json=body)
+            response = self._client.request(method, path, json=body, headers=headers)
         except httpx.TimeoutException as error:
             raise self._unreachable(f"{self._url} does not answer in time") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:

@@ -20,6 +20,7 @@ from tollway.cli import (
     keys,
     kill_switch,
     local,
+    notify,
     output,
     reconcile,
     refund,
@@ -45,6 +46,7 @@ caps_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 switch_app = typer.Typer(invoke_without_command=True, epilog=EXIT_CODES)
 catalog_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 local_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
+notify_app = typer.Typer(no_args_is_help=True, epilog=EXIT_CODES)
 
 
 def _version(wanted: bool) -> None:
@@ -120,6 +122,12 @@ def catalog_group() -> None:
     """Check a price list, and put it on sale at Stripe."""
 
 
+@notify_app.callback()
+@with_options
+def notify_group() -> None:
+    """See what became of mails, send one again, look at them before customers do."""
+
+
 @local_app.callback()
 @with_options
 def local_group() -> None:
@@ -159,6 +167,12 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "revoke": keys.revoke,
 }
 _LOCAL: dict[str, Callable[..., Any]] = {"token": local.token, "advance": local.advance, "status": local.status}
+_NOTIFY: dict[str, Callable[..., Any]] = {
+    "list": notify.list_messages,
+    "show": notify.show,
+    "resend": notify.resend,
+    "preview": notify.preview,
+}
 for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
@@ -184,6 +198,9 @@ for name, function in {"check": catalog.check, "push": catalog.push}.items():
     catalog_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _LOCAL.items():
     local_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _NOTIFY.items():
+    notify_app.command(name, epilog=EXIT_CODES)(with_options(function))
+app.add_typer(notify_app, name="notify")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")
