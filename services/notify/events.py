@@ -25,7 +25,7 @@ WITHOUT_ADDRESS: tuple[type[Proto], ...] = (quota_pb2.UsageThresholdReached, quo
 
 def read(event_type: str, event: bytes, recipient: bytes) -> domain.Notice:
     """The notice in a stored event. Raises KeyError for a type we do not handle, DecodeError for other bytes."""
-    message = _BY_TYPE[event_type]()
+    message = BY_TYPE[event_type]()
     message.ParseFromString(event)
     return to_notice(message, recipient_pb2.Recipient.FromString(recipient))
 
@@ -117,7 +117,7 @@ _NOTICES: dict[type[Proto], Callable[[Any, recipient_pb2.Recipient], domain.Noti
     quota_pb2.CapReached: _cap_reached,
 }
 HANDLED = tuple(_NOTICES)
-_BY_TYPE = {cls.DESCRIPTOR.full_name: cls for cls in HANDLED}
+BY_TYPE = {cls.DESCRIPTOR.full_name: cls for cls in HANDLED}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
