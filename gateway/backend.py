@@ -26,6 +26,7 @@ from tollway.billing.v1.refund_pb2_grpc import RefundServiceStub
 from tollway.billing.v1.sign_in_pb2_grpc import SignInServiceStub
 from tollway.billing.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
+from tollway.notify.v1.notify_pb2_grpc import NotifyServiceStub
 from tollway.quota.v1.guardrail_pb2_grpc import GuardrailServiceStub
 from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceStub
 from tollway.quota.v1.lease_pb2_grpc import LeaseServiceStub
@@ -59,6 +60,7 @@ class Backend:
         self.refunds = RefundServiceStub(self.billing.channel)
         self.entitlements = EntitlementServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)
+        self.messages = NotifyServiceStub(self.notify.channel)
         self.usage = QuotaServiceStub(self.quota.channel)
         self.quota_outbox = QuotaOutboxServiceStub(self.quota.channel)
         self.leases = LeaseServiceStub(self.quota.channel)

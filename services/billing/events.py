@@ -77,6 +77,9 @@ class Announcer:
             support_contact=self.catalog.product.contact,
         )
 
+    def _tier_name(self, tier: str) -> str:
+        return self.catalog.tiers[tier].name if tier in self.catalog.tiers else ""
+
     def limits(self, tier: str) -> list[pb.Limit]:
         """The tier's, in the order in which they are decided."""
         numbers: dict[str, int | str] = {}
@@ -155,6 +158,7 @@ class Announcer:
             account_id=account.id,
             subscription_id=subscription.id,
             tier=tier,
+            tier_name=self._tier_name(tier),
             trial_end_time=timestamp(end),
             amount_due=upcoming.amount_due if upcoming is not None else None,
             currency=upcoming.currency if upcoming is not None else "",
@@ -187,6 +191,7 @@ class Announcer:
             account_id=account.id,
             subscription_id=subscription.id,
             tier=tier,
+            tier_name=self._tier_name(tier),
             end_time=timestamp(end),
             reason=subscription.cancel_reason,
             contact_email=account.contact_email,
@@ -226,7 +231,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             brand=self.brand(),
-            tier_name=self.catalog.tiers[state.tier].name,
+            tier_name=self._tier_name(state.tier),
             limits=self.limits(state.tier),
         )
 

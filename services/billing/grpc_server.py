@@ -240,3 +240,9 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         RecipientService(context),
         f"{package}.RecipientService",
     )
+    server.add(
+        invoice_pb2_grpc.add_InvoiceServiceServicer_to_server,
+        InvoiceService(context),
+        f"{package}.InvoiceService",
+    )
+    server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")

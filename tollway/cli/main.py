@@ -25,6 +25,7 @@ from tollway.cli import (
     keys,
     kill_switch,
     local,
+    notify,
     orgs,
     output,
     reconcile,
@@ -62,6 +63,7 @@ caps_app = _group(acts_alone=True)
 switch_app = _group(acts_alone=True)
 catalog_app = _group()
 local_app = _group()
+notify_app = _group()
 
 
 def _version(wanted: bool) -> None:
@@ -164,6 +166,12 @@ def catalog_group() -> None:
     """Check a price list, and put it on sale at Stripe."""
 
 
+@notify_app.callback()
+@with_options
+def notify_group() -> None:
+    """See what became of mails, send one again, look at them before customers do."""
+
+
 @local_app.callback()
 @with_options
 def local_group() -> None:
@@ -216,6 +224,12 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "revoke": keys.revoke,
 }
 _LOCAL: dict[str, Callable[..., Any]] = {"token": local.token, "advance": local.advance, "status": local.status}
+_NOTIFY: dict[str, Callable[..., Any]] = {
+    "list": notify.list_messages,
+    "show": notify.show,
+    "resend": notify.resend,
+    "preview": notify.preview,
+}
 for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
@@ -246,6 +260,9 @@ for name, function in {"check": catalog.check, "push": catalog.push}.items():
     catalog_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _LOCAL.items():
     local_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _NOTIFY.items():
+    notify_app.command(name, epilog=EXIT_CODES)(with_options(function))
+app.add_typer(notify_app, name="notify")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")
