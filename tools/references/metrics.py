@@ -40,6 +40,8 @@ MEANINGS = {
     "tollway_quota_unverified_total": "Uses let through uncounted by `on_store_down: allow`; each is in the log.",
     "tollway_refund_delays_total": "Refunds that could not go on yet, by the step that waits.",
     "tollway_rpc_seconds": "gRPC calls served, by method and status code.",
+    "tollway_sign_in_mails_total": "Mails with a link to sign in, by whether the mail server took them.",
+    "tollway_sign_ins_total": "Sign-ins to the billing page, by a mailed link or an API key.",
     "tollway_stripe_seconds": "Calls to Stripe.",
     "tollway_sync_failures_total": "Reads of Stripe that failed and will be tried again.",
     "tollway_webhooks_total": "Webhooks stored, by type and by what became of them at once.",
