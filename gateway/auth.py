@@ -168,9 +168,12 @@ def outsider(role: pb.Role.ValueType) -> Callable[[Request], Awaitable[Caller]]:
     return resolve
 
 
-def in_org(role: pb.Role.ValueType, *, scope: str = "") -> Callable[[Request, str], Awaitable[Caller]]:
+def in_org(
+    role: pb.Role.ValueType, *, scope: str = "", others: tuple[str, ...] = ()
+) -> Callable[[Request, str], Awaitable[Caller]]:
     """A dependency for routes under `/v1/orgs/{slug}`: somebody who has at least this role in that account, or, with
-    `scope`, one of its API keys that has it. Anybody else hears of no such account."""
+    `scope`, one of its API keys that has it or one of the others. Anybody else hears of no such account."""
+    enough = frozenset((scope, *others)) - {""}
 
     async def resolve(request: Request, slug: str) -> Caller:
         who = await presented(request)
@@ -178,7 +181,7 @@ def in_org(role: pb.Role.ValueType, *, scope: str = "") -> Callable[[Request, st
         asked = identity_pb2.AuthorizeOrgRequest(slug=slug[:_LONGEST_SLUG], credential=who)
         answer = await backend.billing.call(backend.identity.AuthorizeOrg, asked)
         found = of_principal(answer.principal, request)
-        if not (scope and scope in found.scopes):
+        if enough.isdisjoint(found.scopes):
             found.must_be(role)
         return found
 

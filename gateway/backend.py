@@ -13,8 +13,10 @@ from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
 from tollway.billing.v1.audit_pb2_grpc import AuditServiceStub
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
+from tollway.billing.v1.device_pb2_grpc import DeviceLoginServiceStub
 from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
+from tollway.billing.v1.invoice_pb2_grpc import InvoiceServiceStub
 from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
 from tollway.billing.v1.operator_pb2_grpc import OperatorServiceStub
 from tollway.billing.v1.reconcile_pb2_grpc import ReconcileServiceStub
@@ -39,7 +41,9 @@ class Backend:
         self.accounts = AccountServiceStub(self.billing.channel)
         self.auth = AuthServiceStub(self.billing.channel)
         self.identity = IdentityServiceStub(self.billing.channel)
+        self.devices = DeviceLoginServiceStub(self.billing.channel)
         self.keys = KeyServiceStub(self.billing.channel)
+        self.invoices = InvoiceServiceStub(self.billing.channel)
         self.audit = AuditServiceStub(self.billing.channel)
         self.plans = BillingServiceStub(self.billing.channel)
         self.operators = OperatorServiceStub(self.billing.channel)

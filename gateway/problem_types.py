@@ -78,6 +78,17 @@ KNOWN: dict[str, ProblemType] = {
     "plan_refused": ProblemType(
         402, "Not in your plan", "The plan does not include this; code and reason are the catalog's word for why."
     ),
+    "device_login_rate_limited": ProblemType(
+        429, "Too many logins", "Too many logins were begun from this address. Try again later."
+    ),
+    "device_code_rate_limited": ProblemType(429, "Too many wrong codes", "Too many wrong codes. Try again later."),
+    "device_login_not_found": ProblemType(404, "Code not found", "This code is not known, or has expired."),
+    "device_login_decided": ProblemType(409, "Decided already", "This login was approved or refused already."),
+    "authorization_pending": ProblemType(400, "Not approved yet", "Nobody has approved the code yet. Poll again."),
+    "slow_down": ProblemType(400, "Polled too often", "Wait five seconds longer between polls from now on."),
+    "access_denied": ProblemType(400, "Login refused", "The person refused the login."),
+    "expired_token": ProblemType(400, "Code expired", "The code has expired. Ask for a new one."),
+    "invalid_grant": ProblemType(400, "Unknown device code", "The device code is unknown, or was used already."),
     "sign_up_rate_limited": ProblemType(
         429, "Too many sign-ups", "Too many sign-ups from this address or for this email. Try again later."
     ),

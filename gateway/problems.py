@@ -16,17 +16,20 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from gateway import facts
 from gateway.problem_types import KNOWN
+from gateway.validation import detail_of, fields_of
 from services.kit import errors
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 ENVELOPED = "/admin/"  # answers there are {data, meta}; what is no answer has the meta, too
+REFUSALS = frozenset({402, 403, 429, 503})  # the statuses that a catalog chooses from for its limits
 RETRY_AFTER_S = 1  # of a 503 or 504 that names no time
 
 _STATUS = {
@@ -56,7 +59,7 @@ _CHALLENGE = 'Bearer realm="tollway"'
 _FIELDS = {"request_id": "Idempotency-Key", "lease_id": "requestId"}
 # ErrorInfo metadata that is meant for callers; the rest stays inside.
 _SHOWN_METADATA = ("contact",)
-_CATALOGS = frozenset({"402", "403", "429", "503"})
+_CATALOGS = frozenset(map(str, REFUSALS))
 _CATALOG_LINKS = {"billing_url": "checkoutUrl", "support_contact": "supportContact"}
 
 
@@ -195,6 +198,9 @@ async def answer(request: Request, error: Exception) -> Response:
         problem = from_error(error)
     elif isinstance(error, HTTPException):
         problem = _from_http(error, request)
+    elif isinstance(error, RequestValidationError):  # the query; bodies are read by `body`
+        fields = fields_of(error.errors(), skip=1)
+        problem = Problem("validation_failed", detail_of(fields), fields=fields)
     else:
         problem = error if isinstance(error, Problem) else Problem("internal")
     if problem.status >= 500:

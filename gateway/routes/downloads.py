@@ -13,7 +13,7 @@ from gateway.auth import Caller, Downloader
 from gateway.backend import Backend, Services
 from gateway.body import Body, Text, json_body
 from gateway.headers import IdempotencyKey, rate_limit
-from gateway.limits import RATE_HEADERS, binding, refusal, windows
+from gateway.limits import binding, refusal, windows
 from gateway.operations import API_KEY, operation
 from gateway.problems import Problem
 from gateway.signed_urls import PATH, Grant, Signer
@@ -43,7 +43,10 @@ class Granted(BaseModel):
     requestId: str = Field(  # noqa: N815 (the page's spelling)
         description="Release it when the download is over.", examples=["lease_019ab0c4d5e67f8899aabbccddeeff00"]
     )
-    url: str = Field(description="Signed; works until `expiresAt`, or until the lease is released.")
+    url: str = Field(
+        description="Signed; works until `expiresAt`, or until the lease is released.",
+        examples=["https://api.example.com/api/download/object/models/base.bin?lease=…&signature=…"],
+    )
     expiresAt: str = Field(examples=["2026-07-01T00:10:00.000Z"])  # noqa: N815 (the page's spelling)
 
 
@@ -64,18 +67,8 @@ _start = operation(
     body=Download,
     idempotent=True,
     credentials=(API_KEY,),
-    answer_headers=RATE_HEADERS,
+    metered=True,
 )
-for _status, _said in (
-    (402, "`payment_required`: a quota, a cap or the subscription refuses; `reason` says which."),
-    (429, "Too many at once, or too fast; the catalog's `reason`."),
-    (503, "Suspended by an operator, or away."),
-):
-    _start["responses"][_status] = {
-        "description": _said,
-        "headers": {**RATE_HEADERS, "Retry-After": {"$ref": "#/components/headers/RetryAfter"}},
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
 
 
 @router.post("/api/download", summary="Start a download", **_start)

@@ -10,8 +10,11 @@ from pydantic import BaseModel, Field
 
 from gateway.auth import OrgAdmin, OrgMember, presented
 from gateway.backend import Services
-from gateway.operations import SESSION, operation
+from gateway.body import Body, Text, json_body
+from gateway.headers import IdempotencyKey
+from gateway.operations import SESSION, SESSION_TOKEN, operation
 from gateway.paging import PageQuery, paged
+from gateway.problems import Problem
 from gateway.times import rfc3339
 from tollway.billing.v1 import audit_pb2, auth_pb2, identity_pb2
 
@@ -25,6 +28,10 @@ class Org(BaseModel):
     slug: str = Field(examples=["adas-relay"])
     name: str = Field(examples=["Ada's Relay"])
     role: str | None = Field(description="owner, admin or member; null: an API key has none.", examples=["owner"])
+
+
+class NewOrg(Body):
+    name: Text = Field(min_length=1, max_length=100, examples=["Ada's Relay"])
 
 
 class Orgs(BaseModel):
@@ -70,8 +77,36 @@ async def list_orgs(
     """Those that these credentials have a part in, by slug."""
     answer = await backend.billing.call(backend.identity.ListOrgs, identity_pb2.ListOrgsRequest(credential=who))
     response.headers.update(_PRIVATE)
-    orgs = (Org(id=o.account.id, slug=o.account.slug, name=o.account.name, role=_role(o.role)) for o in answer.orgs)
-    return Orgs(orgs=list(orgs))
+    return Orgs(orgs=[_org(each) for each in answer.orgs])
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Make another account",
+    **operation(
+        "session_required",
+        "invalid_argument",
+        "sign_up_rate_limited",
+        body=NewOrg,
+        idempotent=True,
+        credentials=(SESSION_TOKEN,),
+    ),
+)
+async def create_org(
+    who: Annotated[identity_pb2.Credential, Depends(presented)],
+    request_id: IdempotencyKey,
+    body: Annotated[NewOrg, Depends(json_body(NewOrg))],
+    backend: Services,
+    response: Response,
+) -> Org:
+    """On the free tier, owned by the person whose session it is. No key is issued: `POST /v1/orgs/{slug}/keys` does."""
+    if not who.session_token:
+        raise Problem("session_required")
+    asked = identity_pb2.CreateOrgRequest(session_token=who.session_token, name=body.name, request_id=request_id)
+    made = (await backend.billing.call(backend.identity.CreateOrg, asked)).org
+    response.headers.update(_PRIVATE)
+    return _org(made)
 
 
 @router.get("/{slug}/members", summary="List the members", **operation(*_PROBLEMS, credentials=SESSION))
@@ -105,6 +140,11 @@ async def read_audit_log(caller: OrgAdmin, page: PageQuery, backend: Services, r
     response.headers.update(_PRIVATE)
     entries = [_entry(entry) for entry in answer.entries]
     return AuditLog(entries=entries, next_page_token=answer.next_page_token or None)
+
+
+def _org(org: identity_pb2.Org) -> Org:
+    account = org.account
+    return Org(id=account.id, slug=account.slug, name=account.name, role=_role(org.role))
 
 
 def _entry(entry: audit_pb2.AuditEntry) -> AuditEntry:

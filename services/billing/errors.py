@@ -51,8 +51,44 @@ class SessionInvalid(Unauthenticated):
     reason = "SESSION_INVALID"
 
 
+class SignInLinkInvalid(Unauthenticated):
+    """It is unknown, was used, or its time is over."""
+
+    reason = "SIGN_IN_LINK_INVALID"
+
+
+class SignInLinkOtherBrowser(Unauthenticated):
+    """The link is good, in the browser that asked for it."""
+
+    reason = "SIGN_IN_LINK_OTHER_BROWSER"
+
+
+class SignInRateLimited(ResourceExhausted):
+    reason = "SIGN_IN_RATE_LIMITED"
+
+
 class UserNotFound(NotFound):
     reason = "USER_NOT_FOUND"
+
+
+class DeviceLoginNotFound(NotFound):
+    reason = "DEVICE_LOGIN_NOT_FOUND"
+
+
+class DeviceLoginDecided(FailedPrecondition):
+    reason = "DEVICE_LOGIN_DECIDED"
+
+
+class DeviceLoginRefused(FailedPrecondition):
+    """A poll that gets no session; the reason is RFC 8628's, in capitals."""
+
+
+class DeviceLoginRateLimited(ResourceExhausted):
+    reason = "DEVICE_LOGIN_RATE_LIMITED"
+
+
+class DeviceCodeRateLimited(ResourceExhausted):
+    reason = "DEVICE_CODE_RATE_LIMITED"
 
 
 class SignUpRateLimited(ResourceExhausted):

@@ -9,7 +9,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 
 from services.billing import events
-from services.billing.application import accounts, audit, keys, principals, sessions
+from services.billing.application import accounts, audit, keys, orgs, principals, sessions
 from services.billing.application.context import Context
 from services.billing.domain.principal import Actor, ActorKind, Role
 from services.billing.storage.audit import AuditEntry
@@ -86,7 +86,7 @@ def _user_message(user: User) -> identity_pb2.User:
     return identity_pb2.User(id=user.id, email=user.email, verify_time=events.timestamp(user.verify_time))
 
 
-def _session_message(session: Session) -> identity_pb2.Session:
+def session_message(session: Session) -> identity_pb2.Session:
     return identity_pb2.Session(
         id=session.id,
         user=_user_message(session.user),
@@ -115,11 +115,17 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         self, request: identity_pb2.ListOrgsRequest, context: Rpc
     ) -> identity_pb2.ListOrgsResponse:
         found = await principals.list_orgs(_credential(request.credential), self._context)
-        orgs = [
+        listed = [
             identity_pb2.Org(account=accounts.account_message(account), role=_role_message(role))
             for account, role in found
         ]
-        return identity_pb2.ListOrgsResponse(orgs=orgs)
+        return identity_pb2.ListOrgsResponse(orgs=listed)
+
+    async def CreateOrg(  # noqa: N802
+        self, request: identity_pb2.CreateOrgRequest, context: Rpc
+    ) -> identity_pb2.CreateOrgResponse:
+        command = orgs.CreateOrg(request.session_token, request.name, request.request_id)
+        return await orgs.create_org(command, self._context)
 
     async def ListMembers(  # noqa: N802
         self, request: identity_pb2.ListMembersRequest, context: Rpc
@@ -138,13 +144,13 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         self, request: identity_pb2.CreateSessionRequest, context: Rpc
     ) -> identity_pb2.CreateSessionResponse:
         session, token = await sessions.create_session(request.email, self._context)
-        return identity_pb2.CreateSessionResponse(session=_session_message(session), session_token=token)
+        return identity_pb2.CreateSessionResponse(session=session_message(session), session_token=token)
 
     async def ResolveSession(  # noqa: N802
         self, request: identity_pb2.ResolveSessionRequest, context: Rpc
     ) -> identity_pb2.ResolveSessionResponse:
         session = await sessions.resolve_session(request.session_token, self._context)
-        return identity_pb2.ResolveSessionResponse(session=_session_message(session))
+        return identity_pb2.ResolveSessionResponse(session=session_message(session))
 
     async def EndSession(  # noqa: N802
         self, request: identity_pb2.EndSessionRequest, context: Rpc

@@ -12,6 +12,7 @@ from services.billing.domain.metering import Report
 from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
+from tollway.billing.v1 import events_pb2
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ class Session:
     url: str  # empty when it is not open any more
     status: str  # open, complete, expired
     expire_time: datetime
+
+
+@dataclass(frozen=True)
+class SignInLink:
+    """What is mailed to a person who asked to sign in. `url` holds the live token."""
+
+    recipient: str
+    url: str
+    expire_time: datetime
+    brand: events_pb2.Brand
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,14 @@ class BaseFee:
 
     payment_intent: str
     amount: int
+    currency: str
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """What the next invoice of a subscription will charge, in whole minor units."""
+
+    amount_due: int
     currency: str
 
 
@@ -162,6 +181,10 @@ class Payments(Protocol):
         """The invoice that change_plan would make now. Changes nothing."""
         ...
 
+    async def upcoming(self, subscription_id: str) -> Upcoming | None:
+        """What its next invoice will charge as things are now; None when there will be none."""
+        ...
+
     async def change_plan(self, change: PlanChange) -> None:
         """With proration invoiced at once. What is so already stays. Raises PaymentDeclined: nothing changed."""
         ...
@@ -172,6 +195,12 @@ class Payments(Protocol):
 
     async def customer_of_charge(self, charge_id: str) -> str:
         """Empty for a charge without a customer, or that does not exist."""
+        ...
+
+
+class SignInMail(Protocol):
+    async def send(self, link: SignInLink) -> None:
+        """Once it returns, a mail server has it. Raises Unavailable when trying again may help."""
         ...
 
 

@@ -70,6 +70,7 @@ def subscription_of(data: dict[str, Any]) -> Subscription:
         canceled_at=_instant(data.get("canceled_at")),
         ended_at=_instant(data.get("ended_at")),
         trial_end=_instant(data.get("trial_end")),
+        cancel_reason=(data.get("cancellation_details") or {}).get("reason") or "",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -15,6 +16,12 @@ class Vault:
     def __init__(self, secret_key: str) -> None:
         derived = HKDF(SHA256(), 32, salt=None, info=b"tollway billing vault v1").derive(secret_key.encode())
         self._fernet = Fernet(base64.urlsafe_b64encode(derived))
+
+        self._marks = HKDF(SHA256(), 32, salt=None, info=b"tollway billing codes v1").derive(secret_key.encode())
+
+    def mark(self, code: str) -> bytes:
+        """HMAC-SHA256 of a short code: who reads its row cannot find the code by trying them all."""
+        return hmac.digest(self._marks, code.encode(), "sha256")
 
     def seal(self, plain: bytes) -> bytes:
         return self._fernet.encrypt(plain)

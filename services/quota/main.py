@@ -54,7 +54,7 @@ def main() -> None:
             Store(dsn, plans, clock, announced=relay.wake),
             make_days=lambda: maintenance.make_days(engine),
             queue=settings.quota_queue,
-            return_s=settings.quota_return_us / 1e6,
+            linger_s=settings.quota_linger_ms / 1000,
             passes=plans.passes_when_down,
         )
         telemetry.gauge("tollway_quota_queue_length", lambda: float(len(lane)))

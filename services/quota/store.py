@@ -83,15 +83,19 @@ class Store:
         self._known = KnownAccounts()
         self._wall = _DatabaseClock()
         self._switches: list[str] = []
+        self._connects = 0
         self.connection = LaneConnection(dsn)
 
     async def open(self, uses: Sequence[Command], *, locking: bool = False) -> Batch:
         """The accounts of the uses; with `locking` read under their locks, with the keys that came back."""
         connection, known = self.connection, self._known
         if not connection.is_open:
+            await connection.connect()
+        if connection.connects != self._connects:
+            # A server that took over may lack the last commits, and revisions may have been used again.
+            self._connects = connection.connects
             known.clear()
             self._wall.forget()
-            await connection.connect()
         ids = {use.account_id for use in uses}
         locking = locking or any(use.needs_ledger for use in uses)
         if contended := [each for each in ids if known.is_contended(each)]:
@@ -99,7 +103,9 @@ class Store:
             for account_id in contended:
                 known.take_turn(account_id)
         found: dict[str, Known] = {}
-        if not locking:
+        if locking:
+            self._wall.forget()  # what is read under locks is decided at the time of that reading
+        else:
             found = {each: entry for each in ids if (entry := known.get(each)) is not None}
             await connection.end()
         batch = Batch(_UNREAD, {}, {}, locked=locking, known=found)
@@ -214,8 +220,7 @@ class Store:
             failpoint("quota.lane.after_commit")
             connection.committed, connection.sent = connection.committed + 1, None
         for entry in (*seen, *new):
-            if not self._known.is_contended(entry.id):
-                self._known.keep(entry)
+            self._known.keep(entry, verified=not batch.locked)
         if settled.announcements:
             self._announced()
         return True

@@ -20,6 +20,7 @@ from services.billing.ports import (
     Pushed,
     Session,
     StripeRetryable,
+    Upcoming,
     UsageRejected,
 )
 
@@ -154,6 +155,10 @@ class FakePayments:
     async def preview_change(self, change: PlanChange) -> Preview:
         self._answer()
         return Preview(1450, 1450, "usd", (("Unused time", -1450), ("Remaining time", 2900)))
+
+    async def upcoming(self, subscription_id: str) -> Upcoming | None:
+        self._answer()
+        return None if self.subscriptions[subscription_id].ends_by_itself else Upcoming(2900, "usd")
 
     async def change_plan(self, change: PlanChange) -> None:
         self._answer()

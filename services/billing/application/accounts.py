@@ -22,7 +22,7 @@ from services.billing.storage.identity import User
 from services.kit.errors import InvalidArgument
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
-from tollway.billing.v1 import account_pb2
+from tollway.billing.v1 import account_pb2, recipient_pb2
 
 WINDOW = timedelta(hours=1)
 
@@ -55,7 +55,7 @@ async def create_account(command: CreateAccount, context: Context) -> account_pb
             earlier = await idempotency.find("sign_up", request_id, mark, uow, context.vault)
             if earlier is not None:
                 return account_pb2.CreateAccountResponse.FromString(earlier)
-        limited_address = "" if _is_local(command.remote_address, context) else command.remote_address
+        limited_address = "" if is_local(command.remote_address, context) else command.remote_address
         by_email, by_address = await uow.sign_ups.since(email.lower(), limited_address, now - WINDOW)
         if by_email >= context.settings.signup_per_email or (
             limited_address and by_address >= context.settings.signup_per_address
@@ -93,7 +93,7 @@ async def open_account(account: Account, uow: BillingUnitOfWork, context: Contex
     return added
 
 
-def _is_local(address: str, context: Context) -> bool:
+def is_local(address: str, context: Context) -> bool:
     """Local mode is one machine: its own address is no stranger's."""
     if not context.settings.local or not address:
         return False
@@ -116,3 +116,11 @@ def account_message(account: Account) -> account_pb2.Account:
         email=account.email,
         create_time=events.timestamp(account.create_time),
     )
+
+
+async def get_recipient(account_id: str, context: Context) -> recipient_pb2.Recipient:
+    """Whom to write to about the account, in whose name. Raises AccountNotFound."""
+    async with context.unit_of_work() as uow:
+        account = await uow.accounts.get(account_id)
+        state = await uow.entitlements.get(account_id)
+    return context.announcer.recipient(account, state)

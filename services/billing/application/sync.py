@@ -13,13 +13,13 @@ from datetime import timedelta
 
 import structlog
 
-from services.billing.application import audit, refunds
+from services.billing.application import audit, notices, refunds
 from services.billing.application.context import Context
 from services.billing.catalog.model import KEEP
 from services.billing.domain.entitlement import Entitlement, resolve
 from services.billing.domain.principal import STRIPE, Actor
 from services.billing.domain.subscription import Invoice, current
-from services.billing.ports import FromStripe
+from services.billing.ports import FromStripe, Upcoming
 from services.billing.storage import BillingUnitOfWork
 from services.billing.storage.accounts import Account
 from services.billing.storage.webhooks import APPLIED, DEAD, Claimed, PendingInvoice
@@ -129,6 +129,7 @@ async def sync(claimed: Claimed, claim: str, context: Context, also: Sequence[st
         pending = await uow.events.pending_invoices(claimed.account_id, claimed.wanted)
         charges = await uow.events.pending_charges(claimed.account_id, claimed.wanted)
         prior = await uow.entitlements.get(claimed.account_id)
+        told = await uow.snapshots.told(claimed.account_id)
     reversals = await refunds.read_reversals(account, charges, context)
     if account.stripe_customer_id is None:
         read = FromStripe([], [], "")
@@ -137,12 +138,13 @@ async def sync(claimed: Claimed, claim: str, context: Context, also: Sequence[st
         read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=False)
         if _nothing_to_keep(read, prior, context):
             read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=True)
+    upcoming = await notices.read_upcoming(read.subscriptions, told, context)
     failpoint("billing.sync.read")
     async with context.unit_of_work() as uow:
         if not await uow.marks.finish(claimed.account_id, claim, claimed.wanted):
             log.info("sync.superseded", account=claimed.account_id)
             return
-        await _apply(account, read, {each.invoice_id: each for each in pending}, uow, context)
+        await _apply(account, read, upcoming, {each.invoice_id: each for each in pending}, uow, context)
         for seen in reversals:
             await refunds.note_reversal(account, seen, uow, context)
         await uow.events.finish(claimed.account_id, claimed.wanted, APPLIED)
@@ -162,6 +164,7 @@ def _nothing_to_keep(read: FromStripe, prior: Entitlement, context: Context) -> 
 async def _apply(
     account: Account,
     read: FromStripe,
+    upcoming: dict[str, Upcoming | None],
     pending: dict[str, PendingInvoice],
     uow: BillingUnitOfWork,
     context: Context,
@@ -178,7 +181,8 @@ async def _apply(
     for alert in resolution.alerts:
         telemetry.count("tollway_billing_alerts_total", 1, alert=alert)
         log.warning("billing.alert", alert=alert, account=account.id)
-    await uow.snapshots.save_subscriptions(account.id, read.subscriptions)
+    tier = resolution.entitlement.tier
+    await notices.announce(account, read.subscriptions, upcoming, tiers, tier, uow, context)
     for invoice in read.invoices:
         await _apply_invoice(account, invoice, pending.get(invoice.id), uow, context)
     await save_entitlement(prior, resolution.entitlement, uow, context)

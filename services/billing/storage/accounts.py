@@ -23,6 +23,14 @@ class Account:
     email: str
     stripe_customer_id: str | None
     create_time: datetime
+    import_time: datetime | None = None  # from Stripe; what happened there before is nobody's news
+    contact_verify_time: datetime | None = None  # since then `email` is known to be theirs
+    erase_time: datetime | None = None  # since then there is no personal data of it here
+
+    @property
+    def contact_email(self) -> str:
+        """Where the account wants its mail; empty until the address is known to be theirs (CONTRACT "Mail")."""
+        return self.email if self.contact_verify_time is not None else ""
 
 
 _SLUG = re.compile(r"[a-z0-9-]{1,100}")

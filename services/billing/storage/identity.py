@@ -52,6 +52,10 @@ class Users:
         assert found is not None  # noqa: S101 - it was inserted, or it was there
         return found
 
+    async def get(self, user_id: str) -> User:
+        """One who is known to be there."""
+        return User(*(await self._connection.execute(select(app_user).where(app_user.c.id == user_id))).one())
+
     async def by_email(self, email: str) -> User | None:
         row = (await self._connection.execute(select(app_user).where(app_user.c.email == email))).first()
         return User(*row) if row is not None else None

@@ -12,7 +12,7 @@ import pytest
 
 from services.billing.catalog import load_catalog
 from services.billing.errors import StripeUnavailable
-from services.billing.ports import NewSession, Payments, Session, StripeRetryable
+from services.billing.ports import NewSession, Payments, Session, StripeRetryable, Upcoming
 from services.billing.stripe import StripePayments
 from tests.fakes.payments import FakePayments
 from tests.infra.processes import running_sandbox
@@ -216,6 +216,18 @@ async def test_a_base_fee_is_given_back_once_for_our_id_and_the_subscription_end
     assert await stripe.payments.customer_of_charge(made.charge_id) == customer_id
     (ended,) = (await stripe.payments.read(customer_id, [], want_last_paid=False)).subscriptions
     assert ended.status == "canceled"
+
+
+async def test_what_comes_next_is_the_plans_price_until_it_is_cancelled(stripe: Stripe) -> None:
+    account_id, customer_id = await customer_of(stripe)
+    session = await stripe.payments.create_session(await new_session(stripe, customer_id, account_id))
+    await stripe.pay(session)
+    (subscription,) = (await stripe.payments.read(customer_id, [], want_last_paid=False)).subscriptions
+    assert await stripe.payments.upcoming(subscription.id) == Upcoming(2900, "usd")
+    await stripe.payments.set_cancellation(subscription.id, cancel=True)
+    assert await stripe.payments.upcoming(subscription.id) is None
+    (ending,) = (await stripe.payments.read(customer_id, [], want_last_paid=False)).subscriptions
+    assert ending.ends_by_itself
 
 
 async def test_a_charge_that_nobody_made_is_nobodys(stripe: Stripe) -> None:

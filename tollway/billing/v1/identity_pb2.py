@@ -27,7 +27,7 @@ from tollway.billing.v1 import account_pb2 as tollway_dot_billing_dot_v1_dot_acc
 from tollway.billing.v1 import auth_pb2 as tollway_dot_billing_dot_v1_dot_auth__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollway/billing/v1/identity.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\x1a\x1dtollway/billing/v1/auth.proto\"~\n\nCredential\x12\x11\n\x07\x61pi_key\x18\x01 \x01(\tH\x00\x12\x17\n\rsession_token\x18\x02 \x01(\tH\x00\x12\x36\n\x07outside\x18\x03 \x01(\x0b\x32#.tollway.billing.v1.OutsideIdentityH\x00\x42\x0c\n\ncredential\"}\n\x0fOutsideIdentity\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12\x0c\n\x04slug\x18\x05 \x01(\t\"R\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12/\n\x0bverify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x06Member\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.tollway.billing.v1.User\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04user\x18\x02 \x01(\x0b\x32\x18.tollway.billing.v1.User\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x16ResolveIdentityRequest\x12\x35\n\x08identity\x18\x01 \x01(\x0b\x32#.tollway.billing.v1.OutsideIdentity\"\\\n\x17ResolveIdentityResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"W\n\x13\x41uthorizeOrgRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x32\n\ncredential\x18\x02 \x01(\x0b\x32\x1e.tollway.billing.v1.Credential\"H\n\x14\x41uthorizeOrgResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\"E\n\x0fListOrgsRequest\x12\x32\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.tollway.billing.v1.Credential\"[\n\x03Org\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.tollway.billing.v1.Role\"9\n\x10ListOrgsResponse\x12%\n\x04orgs\x18\x01 \x03(\x0b\x32\x17.tollway.billing.v1.Org\"(\n\x12ListMembersRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"B\n\x13ListMembersResponse\x12+\n\x07members\x18\x01 \x03(\x0b\x32\x1a.tollway.billing.v1.Member\"%\n\x14\x43reateSessionRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\\\n\x15\x43reateSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Session\x12\x15\n\rsession_token\x18\x02 \x01(\t\".\n\x15ResolveSessionRequest\x12\x15\n\rsession_token\x18\x01 \x01(\t\"F\n\x16ResolveSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Session\"*\n\x11\x45ndSessionRequest\x12\x15\n\rsession_token\x18\x01 \x01(\t\"\x14\n\x12\x45ndSessionResponse2\xc3\x05\n\x0fIdentityService\x12j\n\x0fResolveIdentity\x12*.tollway.billing.v1.ResolveIdentityRequest\x1a+.tollway.billing.v1.ResolveIdentityResponse\x12\x61\n\x0c\x41uthorizeOrg\x12\'.tollway.billing.v1.AuthorizeOrgRequest\x1a(.tollway.billing.v1.AuthorizeOrgResponse\x12U\n\x08ListOrgs\x12#.tollway.billing.v1.ListOrgsRequest\x1a$.tollway.billing.v1.ListOrgsResponse\x12^\n\x0bListMembers\x12&.tollway.billing.v1.ListMembersRequest\x1a\'.tollway.billing.v1.ListMembersResponse\x12\x64\n\rCreateSession\x12(.tollway.billing.v1.CreateSessionRequest\x1a).tollway.billing.v1.CreateSessionResponse\x12g\n\x0eResolveSession\x12).tollway.billing.v1.ResolveSessionRequest\x1a*.tollway.billing.v1.ResolveSessionResponse\x12[\n\nEndSession\x12%.tollway.billing.v1.EndSessionRequest\x1a&.tollway.billing.v1.EndSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollway/billing/v1/identity.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\x1a\x1dtollway/billing/v1/auth.proto\"~\n\nCredential\x12\x11\n\x07\x61pi_key\x18\x01 \x01(\tH\x00\x12\x17\n\rsession_token\x18\x02 \x01(\tH\x00\x12\x36\n\x07outside\x18\x03 \x01(\x0b\x32#.tollway.billing.v1.OutsideIdentityH\x00\x42\x0c\n\ncredential\"}\n\x0fOutsideIdentity\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12\x0c\n\x04slug\x18\x05 \x01(\t\"R\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12/\n\x0bverify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x06Member\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.tollway.billing.v1.User\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.tollway.billing.v1.Role\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x04user\x18\x02 \x01(\x0b\x32\x18.tollway.billing.v1.User\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x16ResolveIdentityRequest\x12\x35\n\x08identity\x18\x01 \x01(\x0b\x32#.tollway.billing.v1.OutsideIdentity\"\\\n\x17ResolveIdentityResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"W\n\x13\x41uthorizeOrgRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x32\n\ncredential\x18\x02 \x01(\x0b\x32\x1e.tollway.billing.v1.Credential\"H\n\x14\x41uthorizeOrgResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollway.billing.v1.Principal\"E\n\x0fListOrgsRequest\x12\x32\n\ncredential\x18\x01 \x01(\x0b\x32\x1e.tollway.billing.v1.Credential\"[\n\x03Org\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.tollway.billing.v1.Role\"9\n\x10ListOrgsResponse\x12%\n\x04orgs\x18\x01 \x03(\x0b\x32\x17.tollway.billing.v1.Org\"K\n\x10\x43reateOrgRequest\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x11\x43reateOrgResponse\x12$\n\x03org\x18\x01 \x01(\x0b\x32\x17.tollway.billing.v1.Org\"(\n\x12ListMembersRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"B\n\x13ListMembersResponse\x12+\n\x07members\x18\x01 \x03(\x0b\x32\x1a.tollway.billing.v1.Member\"%\n\x14\x43reateSessionRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\\\n\x15\x43reateSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Session\x12\x15\n\rsession_token\x18\x02 \x01(\t\".\n\x15ResolveSessionRequest\x12\x15\n\rsession_token\x18\x01 \x01(\t\"F\n\x16ResolveSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Session\"*\n\x11\x45ndSessionRequest\x12\x15\n\rsession_token\x18\x01 \x01(\t\"\x14\n\x12\x45ndSessionResponse2\x9d\x06\n\x0fIdentityService\x12j\n\x0fResolveIdentity\x12*.tollway.billing.v1.ResolveIdentityRequest\x1a+.tollway.billing.v1.ResolveIdentityResponse\x12\x61\n\x0c\x41uthorizeOrg\x12\'.tollway.billing.v1.AuthorizeOrgRequest\x1a(.tollway.billing.v1.AuthorizeOrgResponse\x12U\n\x08ListOrgs\x12#.tollway.billing.v1.ListOrgsRequest\x1a$.tollway.billing.v1.ListOrgsResponse\x12X\n\tCreateOrg\x12$.tollway.billing.v1.CreateOrgRequest\x1a%.tollway.billing.v1.CreateOrgResponse\x12^\n\x0bListMembers\x12&.tollway.billing.v1.ListMembersRequest\x1a\'.tollway.billing.v1.ListMembersResponse\x12\x64\n\rCreateSession\x12(.tollway.billing.v1.CreateSessionRequest\x1a).tollway.billing.v1.CreateSessionResponse\x12g\n\x0eResolveSession\x12).tollway.billing.v1.ResolveSessionRequest\x1a*.tollway.billing.v1.ResolveSessionResponse\x12[\n\nEndSession\x12%.tollway.billing.v1.EndSessionRequest\x1a&.tollway.billing.v1.EndSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,22 +58,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORG']._serialized_end=1296
   _globals['_LISTORGSRESPONSE']._serialized_start=1298
   _globals['_LISTORGSRESPONSE']._serialized_end=1355
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1357
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1397
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1399
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1465
-  _globals['_CREATESESSIONREQUEST']._serialized_start=1467
-  _globals['_CREATESESSIONREQUEST']._serialized_end=1504
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=1506
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=1598
-  _globals['_RESOLVESESSIONREQUEST']._serialized_start=1600
-  _globals['_RESOLVESESSIONREQUEST']._serialized_end=1646
-  _globals['_RESOLVESESSIONRESPONSE']._serialized_start=1648
-  _globals['_RESOLVESESSIONRESPONSE']._serialized_end=1718
-  _globals['_ENDSESSIONREQUEST']._serialized_start=1720
-  _globals['_ENDSESSIONREQUEST']._serialized_end=1762
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=1764
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=1784
-  _globals['_IDENTITYSERVICE']._serialized_start=1787
-  _globals['_IDENTITYSERVICE']._serialized_end=2494
+  _globals['_CREATEORGREQUEST']._serialized_start=1357
+  _globals['_CREATEORGREQUEST']._serialized_end=1432
+  _globals['_CREATEORGRESPONSE']._serialized_start=1434
+  _globals['_CREATEORGRESPONSE']._serialized_end=1491
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1493
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1533
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1535
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1601
+  _globals['_CREATESESSIONREQUEST']._serialized_start=1603
+  _globals['_CREATESESSIONREQUEST']._serialized_end=1640
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=1642
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=1734
+  _globals['_RESOLVESESSIONREQUEST']._serialized_start=1736
+  _globals['_RESOLVESESSIONREQUEST']._serialized_end=1782
+  _globals['_RESOLVESESSIONRESPONSE']._serialized_start=1784
+  _globals['_RESOLVESESSIONRESPONSE']._serialized_end=1854
+  _globals['_ENDSESSIONREQUEST']._serialized_start=1856
+  _globals['_ENDSESSIONREQUEST']._serialized_end=1898
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=1900
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=1920
+  _globals['_IDENTITYSERVICE']._serialized_start=1923
+  _globals['_IDENTITYSERVICE']._serialized_end=2720
 # @@protoc_insertion_point(module_scope)

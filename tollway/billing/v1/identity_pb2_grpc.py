@@ -50,6 +50,11 @@ class IdentityServiceStub:
                 request_serializer=tollway_dot_billing_dot_v1_dot_identity__pb2.ListOrgsRequest.SerializeToString,
                 response_deserializer=tollway_dot_billing_dot_v1_dot_identity__pb2.ListOrgsResponse.FromString,
                 _registered_method=True)
+        self.CreateOrg = channel.unary_unary(
+                '/tollway.billing.v1.IdentityService/CreateOrg',
+                request_serializer=tollway_dot_billing_dot_v1_dot_identity__pb2.CreateOrgRequest.SerializeToString,
+                response_deserializer=tollway_dot_billing_dot_v1_dot_identity__pb2.CreateOrgResponse.FromString,
+                _registered_method=True)
         self.ListMembers = channel.unary_unary(
                 '/tollway.billing.v1.IdentityService/ListMembers',
                 request_serializer=tollway_dot_billing_dot_v1_dot_identity__pb2.ListMembersRequest.SerializeToString,
@@ -95,6 +100,16 @@ class IdentityServiceServicer:
 
     def ListOrgs(self, request, context):
         """The accounts that a credential has a part in, at most 1000, by slug. Fails as AuthorizeOrg does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateOrg(self, request, context):
+        """Makes another account for the person whose session it is, who owns it. Contact is the person's address; no key is
+        issued. With `request_id`, a repeat within 24 h returns the first answer; with another name it fails with
+        ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED. Fails with UNAUTHENTICATED, reason SESSION_INVALID, with
+        INVALID_ARGUMENT naming `name`, and with RESOURCE_EXHAUSTED as AccountService.CreateAccount does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +161,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ListOrgs,
                     request_deserializer=tollway_dot_billing_dot_v1_dot_identity__pb2.ListOrgsRequest.FromString,
                     response_serializer=tollway_dot_billing_dot_v1_dot_identity__pb2.ListOrgsResponse.SerializeToString,
+            ),
+            'CreateOrg': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOrg,
+                    request_deserializer=tollway_dot_billing_dot_v1_dot_identity__pb2.CreateOrgRequest.FromString,
+                    response_serializer=tollway_dot_billing_dot_v1_dot_identity__pb2.CreateOrgResponse.SerializeToString,
             ),
             'ListMembers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMembers,
@@ -250,6 +270,33 @@ class IdentityService:
             '/tollway.billing.v1.IdentityService/ListOrgs',
             tollway_dot_billing_dot_v1_dot_identity__pb2.ListOrgsRequest.SerializeToString,
             tollway_dot_billing_dot_v1_dot_identity__pb2.ListOrgsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOrg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.billing.v1.IdentityService/CreateOrg',
+            tollway_dot_billing_dot_v1_dot_identity__pb2.CreateOrgRequest.SerializeToString,
+            tollway_dot_billing_dot_v1_dot_identity__pb2.CreateOrgResponse.FromString,
             options,
             channel_credentials,
             insecure,

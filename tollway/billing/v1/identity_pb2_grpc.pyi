@@ -27,6 +27,12 @@ class IdentityServiceStub:
     """
     ListOrgs: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListOrgsRequest, _identity_pb2.ListOrgsResponse]
     """The accounts that a credential has a part in, at most 1000, by slug. Fails as AuthorizeOrg does."""
+    CreateOrg: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateOrgRequest, _identity_pb2.CreateOrgResponse]
+    """Makes another account for the person whose session it is, who owns it. Contact is the person's address; no key is
+    issued. With `request_id`, a repeat within 24 h returns the first answer; with another name it fails with
+    ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED. Fails with UNAUTHENTICATED, reason SESSION_INVALID, with
+    INVALID_ARGUMENT naming `name`, and with RESOURCE_EXHAUSTED as AccountService.CreateAccount does.
+    """
     ListMembers: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMembersRequest, _identity_pb2.ListMembersResponse]
     """The people of an account, owners first, then by email; at most 1000."""
     CreateSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateSessionRequest, _identity_pb2.CreateSessionResponse]
@@ -69,6 +75,18 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_identity_pb2.ListOrgsRequest, _abc.Awaitable[_identity_pb2.ListOrgsResponse]],
     ) -> _abc.Awaitable[_identity_pb2.ListOrgsResponse]:
         """The accounts that a credential has a part in, at most 1000, by slug. Fails as AuthorizeOrg does."""
+
+    @_abc_1.abstractmethod
+    def CreateOrg(
+        self,
+        request: _identity_pb2.CreateOrgRequest,
+        context: _aio.ServicerContext[_identity_pb2.CreateOrgRequest, _abc.Awaitable[_identity_pb2.CreateOrgResponse]],
+    ) -> _abc.Awaitable[_identity_pb2.CreateOrgResponse]:
+        """Makes another account for the person whose session it is, who owns it. Contact is the person's address; no key is
+        issued. With `request_id`, a repeat within 24 h returns the first answer; with another name it fails with
+        ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED. Fails with UNAUTHENTICATED, reason SESSION_INVALID, with
+        INVALID_ARGUMENT naming `name`, and with RESOURCE_EXHAUSTED as AccountService.CreateAccount does.
+        """
 
     @_abc_1.abstractmethod
     def ListMembers(

@@ -1,0 +1,32 @@
+"""What an account is on and what it uses, under its address: for people, and for keys that may read it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from gateway.auth import Caller, in_org
+from gateway.backend import Services
+from gateway.dialects import skytale
+from gateway.operations import SESSION, operation
+from gateway.routes import usage
+from tollway.billing.v1 import auth_pb2
+
+router = APIRouter(prefix="/v1/orgs/{slug}", tags=["orgs"])
+OrgViewer = Annotated[Caller, Depends(in_org(auth_pb2.ROLE_MEMBER, scope="status", others=("billing", "usage")))]
+_PROBLEMS = ("account_not_found", "session_required", "insufficient_role")
+
+
+@router.get("/billing", summary="Read an account's billing status", **operation(*_PROBLEMS, credentials=SESSION))
+async def read_org_billing(caller: OrgViewer, backend: Services, response: Response) -> skytale.Status:
+    """As GET /v1/billing, for one of the accounts that a person has a part in."""
+    return await skytale.read_billing(caller, backend, response)
+
+
+@router.get(
+    "/usage", summary="List what an account uses", **operation(*_PROBLEMS, "store_unavailable", credentials=SESSION)
+)
+async def list_org_usage(caller: OrgViewer, backend: Services, response: Response) -> usage.Usage:
+    """As GET /v1/usage, for one of the accounts that a person has a part in."""
+    return await usage.list_usage(caller, backend, response)
