@@ -40,6 +40,8 @@ MEANINGS = {
     "tollway_quota_unverified_total": "Uses let through uncounted by `on_store_down: allow`; each is in the log.",
     "tollway_refund_delays_total": "Refunds that could not go on yet, by the step that waits.",
     "tollway_rpc_seconds": "gRPC calls served, by method and status code.",
+    "tollway_sign_in_mails_total": "Mails with a sign-in link, by what became of them.",
+    "tollway_sign_ins_total": "People who signed in, by a mailed link or by an API key.",
     "tollway_stripe_seconds": "Calls to Stripe.",
     "tollway_sync_failures_total": "Reads of Stripe that failed and will be tried again.",
     "tollway_webhooks_total": "Webhooks stored, by type and by what became of them at once.",
@@ -56,10 +58,10 @@ class Metric:
 def page(root: Path) -> str:
     """Raises LookupError for a metric without a meaning, or a meaning without its metric."""
     found = measured(root)
-    for name in sorted(found.keys() - MEANINGS.keys()):
-        raise LookupError(f"{name} is counted and not described: say its meaning in tools/references/metrics.py")
-    for name in sorted(MEANINGS.keys() - found.keys()):
-        raise LookupError(f"{name} is described in tools/references/metrics.py and counted nowhere")
+    if new := ", ".join(sorted(found.keys() - MEANINGS.keys())):
+        raise LookupError(f"counted and not described: {new}: say what they mean in tools/references/metrics.py")
+    if gone := ", ".join(sorted(MEANINGS.keys() - found.keys())):
+        raise LookupError(f"described in tools/references/metrics.py and counted nowhere: {gone}")
     rows = [
         (code(name), metric.kind, ", ".join(metric.labels), ", ".join(metric.places), MEANINGS[name])
         for name, metric in sorted(found.items())
