@@ -311,10 +311,16 @@ def accounts_agree(evidence: Evidence) -> Iterator[str]:
     for line in evidence.quota["idem"]:
         if line["account_id"] not in held:
             yield f"13: ledger: {line['account_id']} is no account"
-    payers = {row["id"]: row["account_id"] for row in billing["invoice"]}
+    theirs = {
+        row["id"]: row["account_id"]
+        for table in ("invoice", "subscription", "charge_reversal")
+        for row in billing[table]
+    }
     for row in evidence.notify["messages"]:
-        if payers.get(row["subject_id"]) != row["account_id"]:
-            yield f"13: message {row['id']} is of account {row['account_id']}, its invoice of another"
+        # `<what it is about>:<when>`; of a limit, what it is about is the account.
+        about = row["subject_id"].partition(":")[0]
+        if theirs.get(about, about) != row["account_id"]:
+            yield f"13: message {row['id']} is of account {row['account_id']}, {about} is another's"
 
 
 def nothing_shows_a_secret(evidence: Evidence) -> Iterator[str]:
