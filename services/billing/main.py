@@ -24,6 +24,7 @@ from services.billing.application import (
     refunds,
     sessions,
     sign_in,
+    sweep,
 )
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
@@ -104,6 +105,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(metering.run(context), "metering")
     tasks.start(operators.run(context), "overrides")
     tasks.start(reconcile.run(context), "reconciliation")
+    tasks.start(sweep.run(context), "sweep")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:

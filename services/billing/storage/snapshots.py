@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -53,6 +54,11 @@ class Snapshots:
     async def note_told(self, subscription_id: str, told: Told) -> None:
         values = {"trial_end_told": told.trial_end, "cancel_time_told": told.cancel_time, "ended_told": told.ended}
         await self._connection.execute(update(subscription).where(subscription.c.id == subscription_id).values(values))
+
+    async def subscriptions_of_ids(self, ids: Collection[str]) -> dict[str, Subscription]:
+        statement = select(*(subscription.c[name] for name in _SUBSCRIPTION)).where(subscription.c.id.in_(ids))
+        rows = (await self._connection.execute(statement)).mappings()
+        return {row["id"]: Subscription(**row) for row in rows}
 
     async def save_invoice(self, account_id: str, read: Invoice) -> Announced:
         """Saves it and returns what had been announced of it before."""
