@@ -49,6 +49,23 @@ async def test_who_subscribes_at_stripe_gets_an_account_and_no_old_receipt_and_i
     )
     assert customer["metadata"]["tollway_account_id"] == account_id
     assert await world.mails(email) == []
+    moved = f"moved-{email}"
+    await terminal.tollway("admin", "contact", account_id, moved)
+    assert (await world.stripe("GET", f"customers/{customer_id}"))["email"] == moved
+    assert "No use came late." in await terminal.tollway("admin", "late-usage", "--account", account_id)
+    # While it subscribes nobody is erased; afterwards, only who means it.
+    await terminal.tollway("admin", "erase", account_id, "--yes", code=4)
     (subscription,) = (await world.stripe("GET", "subscriptions", customer=customer_id))["data"]
     await world.stripe("DELETE", f"subscriptions/{subscription['id']}")
     await until(tier, lambda tier: tier == "free")
+    await until(lambda: world.mails(moved), lambda mails: len(mails) == 1)  # that it has ended
+    await terminal.tollway("admin", "erase", account_id, code=2)
+    shown = await terminal.tollway("admin", "erase", account_id, "--yes")
+    assert "was erased at" in shown
+    assert "is deleted" in shown
+    assert await terminal.tollway("admin", "erase", account_id, "--yes") == shown
+    assert (await world.stripe("GET", f"customers/{customer_id}"))["deleted"]
+    (row,) = await world.rows(
+        "billing", "SELECT name, email, stripe_customer_id FROM account WHERE id = $1", account_id
+    )
+    assert tuple(row) == ("Erased", "", customer_id)
