@@ -124,6 +124,11 @@ KNOWN: dict[str, ProblemType] = {
     "catalog_not_pushed": ProblemType(
         409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
     ),
+    "account_erased": ProblemType(409, "Account erased", "The account's personal data was erased; nothing is changed."),
+    "subscription_running": ProblemType(
+        409, "Subscription running", "A subscription still runs: end it first, at once or with its period."
+    ),
+    "refund_under_way": ProblemType(409, "Refund under way", "A refund is under way. Try again when it is done."),
     "event_not_found": ProblemType(404, "Event not found", "There is no such event."),
     "no_subscription": ProblemType(409, "No subscription", "There is no live subscription to change."),
     "plan_unchanged": ProblemType(409, "Same plan", "The account is on this plan already."),
@@ -134,6 +139,14 @@ KNOWN: dict[str, ProblemType] = {
     "refund_usage_exceeded": ProblemType(409, "Too much was used", "More was used than a refund allows for."),
     "failed_precondition": ProblemType(409, "Not possible now", "The account's present state does not allow this."),
     "already_exists": ProblemType(409, "Already exists", "This exists already."),
+    # Mails
+    "message_not_found": ProblemType(404, "Message not found", "There is no such message."),
+    "message_already_sent": ProblemType(
+        409, "Already sent", "The mail server has accepted it; `again: true` sends it once more."
+    ),
+    "message_erased": ProblemType(409, "Erased", "The message's account was erased: nothing of it is kept."),
+    "nothing_to_send": ProblemType(409, "Nothing to send", "What the message would say is nothing, or no longer so."),
+    "no_recipient": ProblemType(409, "Nobody to send to", "The account has no usable mail address."),
     # Webhooks
     "signature_invalid": ProblemType(
         400, "Invalid signature", "The Stripe-Signature does not match the body, or is not of the last 300 seconds."
