@@ -16,6 +16,7 @@ PARAMETERS = {
     "request_id": "lease_019ab0c4d5e67f8899aabbccddeeff00",
     "account_id": "acct_019ab0c4d5e67f8899aabbccddeeff00",
     "event_id": "evt_1TxYz",
+    "message_id": "msg_019ab0c4d5e67f8899aabbccddeeff00",
     "name": "models/base.bin",
 }
 _TIME = "2026-04-01T00:00:00Z"
