@@ -35,6 +35,7 @@ _TABLES = {
         "billing_sync",
         "price_tier",
         "override",
+        "charge_reversal",
         "outbox",
     ),
     "quota": ("account", "plan", "idem", "lease", "inbox", "api_key"),

@@ -103,8 +103,10 @@ class Announcer:
             suspended_refusal=_refusal(meter.suspended) if meter.suspended else None,
         )
 
-    def entitlements_changed(self, state: Entitlement, change_time: datetime) -> events_pb2.EntitlementsChanged:
-        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time))
+    def entitlements_changed(
+        self, state: Entitlement, change_time: datetime, *, snapshot: bool = False
+    ) -> events_pb2.EntitlementsChanged:
+        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time), snapshot=snapshot)
 
     def tier_changed(self, state: Entitlement, previous: str, change_time: datetime) -> events_pb2.TierChanged:
         return events_pb2.TierChanged(
@@ -197,6 +199,9 @@ class Announcer:
             account_name=account.name,
             brand=self.brand(),
         )
+
+    def account_erased(self, account_id: str, erase_time: datetime) -> events_pb2.AccountErased:
+        return events_pb2.AccountErased(account_id=account_id, erase_time=timestamp(erase_time))
 
     def disputed(self, account: Account, seen: Seen) -> events_pb2.InvoiceDisputed:
         return events_pb2.InvoiceDisputed(
