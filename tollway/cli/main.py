@@ -18,6 +18,7 @@ from tollway.cli import (
     caps,
     catalog,
     change,
+    doctor,
     events,
     invoices,
     keys,
@@ -177,6 +178,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "plans": usage.plans,
     "usage": usage.usage,
     "audit": audit.audit,
+    "doctor": doctor.doctor,
     "reconcile": reconcile.reconcile,
 }
 _BILLING: dict[str, Callable[..., Any]] = {
