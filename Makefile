@@ -13,7 +13,7 @@ PY := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint protos bench containers clean-state lock venv
+.PHONY: help run test check lint docs protos bench containers clean-state lock venv
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ run: venv ## start everything on 127.0.0.1; CATALOG=catalogs/….yaml chooses th
 test: venv ## run every test (ARGS="…" goes to pytest)
 	@$(PY) -m pytest $(ARGS)
 
-check: lint ## format, lint, types, import layers, protos fresh, catalogs valid, unit tests
+check: lint ## format, lint, types, import layers, protos and references fresh, catalogs valid, unit tests
 	$(PY) -m pytest tests/unit -q
 
 lint: venv ## all of check but the unit tests
@@ -38,6 +38,10 @@ lint: venv ## all of check but the unit tests
 	.venv/bin/lint-imports
 	$(PY) tools/check_protos.py
 	$(PY) tools/check_catalogs.py
+	$(PY) -m tools.references --check
+
+docs: venv ## write the reference pages in docs/reference/ anew from the contracts and the code
+	@$(PY) -m tools.references
 
 protos: venv ## generate the typed stubs in tollway/ from protos/
 	@$(PY) tools/protos.py
@@ -51,6 +55,9 @@ containers: ## build the test images of PostgreSQL and NATS without any image re
 clean-state: ## remove the state of local mode (.tollway): databases, mails, logs, secrets
 	@$(PYTHON) -m local.state clean
 
-lock: venv ## resolve requirements.lock anew from pyproject.toml
-	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --quiet -o requirements.lock
+COMPILE = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header --quiet
+
+lock: venv ## resolve requirements.lock anew from pyproject.toml, and of it what the image needs
+	$(COMPILE) --all-extras -o requirements.lock
+	$(COMPILE) --extra services -c requirements.lock -o deploy/requirements.lock

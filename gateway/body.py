@@ -12,13 +12,12 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.problems import Problem
+from gateway.validation import detail_of, fields_of
 
 MAX_JSON_BYTES = 64 * 1024
 MAX_WEBHOOK_BYTES = 1024 * 1024
 READ_S = 20.0  # a body that trickles holds a connection, not for ever
 _MAX_DIGITS = 40  # more than any field takes; longer integers cost quadratic time to read
-_MAX_ERRORS = 20
-_MAX_NAME = 64
 
 
 class Body(BaseModel):
@@ -103,18 +102,8 @@ def checked(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        fields = [
-            (".".join(str(part) for part in found["loc"])[:_MAX_NAME], _said(found))
-            for found in error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_ERRORS]
-        ]
-        named = [name for name, _ in fields if name]
-        detail = f"Not accepted: {', '.join(named)}." if named else "A JSON object is expected."
-        raise Problem("validation_failed", detail, fields=fields) from None
-
-
-def _said(found: Any) -> str:
-    said = {"missing": "is required", "extra_forbidden": "is not a member of this request"}
-    return said.get(found["type"]) or str(found["msg"]).removeprefix("Value error, ")
+        fields = fields_of(error.errors(include_url=False, include_context=False, include_input=False))
+        raise Problem("validation_failed", detail_of(fields), fields=fields) from None
 
 
 def json_body(model: type[M], *, optional: bool = False) -> Callable[[Request], Awaitable[M]]:

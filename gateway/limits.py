@@ -9,16 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from gateway.headers import Window
-from gateway.problems import QUOTA_EXCEEDED, REDUCED_CAPACITY, Problem, seconds
+from gateway.problems import QUOTA_EXCEEDED, REDUCED_CAPACITY, REFUSALS, Problem, seconds
 from gateway.times import rfc3339
 from services.kit.clock import Clock
 from tollway.quota.v1 import quota_pb2 as pb
 
-RATE_HEADERS = {
-    "RateLimit-Policy": {"$ref": "#/components/headers/RateLimitPolicy"},
-    "RateLimit": {"$ref": "#/components/headers/RateLimit"},
-}
-_REFUSED = frozenset({402, 403, 429, 503})
 _KINDS: dict[pb.LimitKind.ValueType, Literal["rate", "quota", "cap", "concurrency"]] = {
     pb.LIMIT_KIND_RATE: "rate",
     pb.LIMIT_KIND_QUOTA: "quota",
@@ -32,7 +27,8 @@ State = pb.LimitState | pb.MeterUsage
 class Limit(BaseModel):
     name: str = Field(examples=["messages_per_month"])
     kind: Literal["rate", "quota", "cap", "concurrency"] = Field(
-        description="cap: what the account set on itself; concurrency: `used` are the leases that live now."
+        description="cap: what the account set on itself; concurrency: `used` are the leases that live now.",
+        examples=["quota"],
     )
     used: int
     limit: int | None = Field(description="null: unlimited")
@@ -102,7 +98,7 @@ def binding(decision: pb.Decision) -> pb.LimitState | None:
 def refusal(meter: str, decision: pb.Decision, headers: dict[str, str]) -> Problem:
     """What a limit's refusal says: the catalog's status and words, and the limit as it stands."""
     told, bound = decision.refusal, binding(decision)
-    status = told.http_status if told.http_status in _REFUSED else 429
+    status = told.http_status if told.http_status in REFUSALS else 429
     extra: dict[str, Any] = {
         "violated-policies": [decision.binding_limit] if decision.binding_limit else [],
         "checkoutUrl": told.billing_url,

@@ -16,17 +16,20 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from gateway import facts
 from gateway.problem_types import KNOWN
+from gateway.validation import detail_of, fields_of
 from services.kit import errors
 
 MEDIA_TYPE = "application/problem+json"
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 ENVELOPED = "/admin/"  # answers there are {data, meta}; what is no answer has the meta, too
+REFUSALS = frozenset({402, 403, 429, 503})  # the statuses that a catalog chooses from for its limits
 RETRY_AFTER_S = 1  # of a 503 or 504 that names no time
 
 _STATUS = {
@@ -56,7 +59,7 @@ _CHALLENGE = 'Bearer realm="tollway"'
 _FIELDS = {"request_id": "Idempotency-Key", "lease_id": "requestId"}
 # ErrorInfo metadata that is meant for callers; the rest stays inside.
 _SHOWN_METADATA = ("contact",)
-_CATALOGS = frozenset({"402", "403", "429", "503"})
+_CATALOGS = frozenset(map(str, REFUSALS))
 _CATALOG_LINKS = {"billing_url": "checkoutUrl", "support_contact": "supportContact"}
 
 
@@ -189,14 +192,21 @@ def render(problem: Problem, scope: Scope, public_url: str) -> Response:
     )
 
 
+def as_problem(request: Request, error: Exception) -> Problem:
+    """What an exception that a route raised says to the caller."""
+    if isinstance(error, errors.TollwayError):
+        return from_error(error)
+    if isinstance(error, HTTPException):
+        return _from_http(error, request)
+    if isinstance(error, RequestValidationError):  # the query; bodies are read by `body`
+        fields = fields_of(error.errors(), skip=1)
+        return Problem("validation_failed", detail_of(fields), fields=fields)
+    return error if isinstance(error, Problem) else Problem("internal")
+
+
 async def answer(request: Request, error: Exception) -> Response:
     """The exception handler of the application."""
-    if isinstance(error, errors.TollwayError):
-        problem = from_error(error)
-    elif isinstance(error, HTTPException):
-        problem = _from_http(error, request)
-    else:
-        problem = error if isinstance(error, Problem) else Problem("internal")
+    problem = as_problem(request, error)
     if problem.status >= 500:
         facts.of(request.scope).error = repr(error)
     return render(problem, request.scope, request.app.state.public_url)

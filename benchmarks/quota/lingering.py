@@ -1,6 +1,6 @@
-"""How long the lane should leave answered callers to ask again: `python -m benchmarks.quota.lingering [US …]`.
+"""How long the lane should wait for more to come: `python -m benchmarks.quota.lingering [MS …]`.
 
-One replica for each setting of TOLLWAY_QUOTA_RETURN_US, with a database of its own, asked in turns by both kinds of
+One replica for each setting of TOLLWAY_QUOTA_LINGER_MS, with a database of its own, asked in turns by both kinds of
 caller at 1, 16 and 64 in flight.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.quota.callers import Caller, Light, Load, aio
 from benchmarks.quota.scenarios import FEW, IN_FLIGHT
 from benchmarks.quota.world import open_database, serve
 
-SETTINGS_US = (0, 75, 150, 300)
+SETTINGS_MS = (0, 2, 5, 10)
 KINDS = ("full_spread", "full_hot")
 SECONDS, ROUNDS = 1.0, 3
 
@@ -32,7 +32,7 @@ async def _measure(settings: list[int]) -> str:
         ports = {}
         for each, dsn in zip(settings, dsns, strict=True):
             await plans.load(dsn, (await open_database(stack, dsn)).connection)
-            (ports[each],) = serve(stack, dsn, TOLLWAY_QUOTA_RETURN_US=str(each)).ports
+            (ports[each],) = serve(stack, dsn, TOLLWAY_QUOTA_LINGER_MS=str(each)).ports
             await common.listening(ports[each])
         callers: list[Caller] = [await stack.enter_async_context(aio()), Light()]
         for _ in range(ROUNDS):
@@ -43,16 +43,16 @@ async def _measure(settings: list[int]) -> str:
                             result = await who.run(Load((ports[each],), kind, width, SECONDS))
                             rates[who.name, kind, width, each].append(result.rate)
                             p50s[who.name, kind, width, each].append(result.percentile_ms(50))
-    rows = [("decisions/s (p50 ms)", "in flight", *(f"{each} µs" for each in settings))]
+    rows = [("decisions/s (p50 ms)", "in flight", *(f"{each} ms" for each in settings))]
     for caller, kind, width in dict.fromkeys(key[:3] for key in rates):
         cells = [(caller, kind, width, each) for each in settings]
         shown = [f"{statistics.median(rates[cell]):,.0f} ({statistics.median(p50s[cell]):.1f})" for cell in cells]
         rows.append((f"{caller}.{kind}", str(width), *shown))
-    return common.table("TOLLWAY_QUOTA_RETURN_US", rows)
+    return common.table("TOLLWAY_QUOTA_LINGER_MS", rows)
 
 
 def main() -> None:
-    settings = [int(each) for each in sys.argv[1:]] or list(SETTINGS_US)
+    settings = [int(each) for each in sys.argv[1:]] or list(SETTINGS_MS)
     print(uvloop.run(_measure(settings)))
 
 

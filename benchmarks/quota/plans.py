@@ -51,6 +51,7 @@ def simple(account_id: str) -> pb.Entitlements:
 def full(account_id: str, *, month: int = PLENTY, per_key: int = 10**9, window: timedelta = MINUTE) -> pb.Entitlements:
     """All of manashiki's kinds: a gate, a rate per key and one per account, a quota of the month and one of the
     billing period, a cap that the account may lower, and slots that two meters share; operators may throw the switch.
+    Sold by the unit, so their totals are announced too.
     """
     live, both = ("live_downloads", SUSPENDED), ("live_downloads", "staging_downloads")
     found = pb.Entitlements(
@@ -59,7 +60,11 @@ def full(account_id: str, *, month: int = PLENTY, per_key: int = 10**9, window: 
         tier="paid",
         status="active",
         period_interval="month",
-        meters=[pb.Meter(name=name, gate="downloads") for name in ("live_downloads", "staging_downloads", SUSPENDED)],
+        meters=[
+            pb.Meter(name="live_downloads", gate="downloads", overage_unit_price="0.8", currency="usd"),
+            pb.Meter(name="staging_downloads", gate="downloads"),
+            pb.Meter(name=SUSPENDED, gate="downloads"),
+        ],
         gates={"downloads": True},
         limits=[
             _limit("key_rate", pb.LIMIT_KIND_RATE, per_key, window=window, scope=pb.RATE_SCOPE_KEY, meters=live),

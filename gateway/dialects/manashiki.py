@@ -206,12 +206,12 @@ async def open_org_portal(
 
 
 async def _only_tier(backend: Backend) -> str:
-    """The tier that is for sale. Raises validation_failed where there are several to choose from."""
+    """The tier that is for sale. Raises unknown_tier where there are several to choose from."""
     answer = await backend.billing.call(backend.plans.ListPlans, billing_pb2.ListPlansRequest())
     sold = [plan.tier for plan in answer.plans if plan.prices]
     if len(sold) != 1:
         said = f"is required, one of: {', '.join(sold)}"
-        raise Problem("validation_failed", "Say which plan.", fields=(("tier", said),))
+        raise Problem("unknown_tier", "Say which plan.", fields=(("tier", said),))
     return sold[0]
 
 

@@ -13,7 +13,7 @@ from gateway.auth import Caller, Downloader
 from gateway.backend import Backend, Services
 from gateway.body import Body, Text, json_body
 from gateway.headers import IdempotencyKey, rate_limit
-from gateway.limits import RATE_HEADERS, binding, refusal, windows
+from gateway.limits import binding, refusal, windows
 from gateway.operations import API_KEY, operation
 from gateway.problems import Problem
 from gateway.signed_urls import PATH, Grant, Signer
@@ -43,7 +43,10 @@ class Granted(BaseModel):
     requestId: str = Field(  # noqa: N815 (the page's spelling)
         description="Release it when the download is over.", examples=["lease_019ab0c4d5e67f8899aabbccddeeff00"]
     )
-    url: str = Field(description="Signed; works until `expiresAt`, or until the lease is released.")
+    url: str = Field(
+        description="Signed; works until `expiresAt`, or until the lease is released.",
+        examples=["https://api.example.com/api/download/object/models/base.bin?lease=…&signature=…"],
+    )
     expiresAt: str = Field(examples=["2026-07-01T00:10:00.000Z"])  # noqa: N815 (the page's spelling)
 
 
@@ -64,18 +67,8 @@ _start = operation(
     body=Download,
     idempotent=True,
     credentials=(API_KEY,),
-    answer_headers=RATE_HEADERS,
+    metered=True,
 )
-for _status, _said in (
-    (402, "`payment_required`: a quota, a cap or the subscription refuses; `reason` says which."),
-    (429, "Too many at once, or too fast; the catalog's `reason`."),
-    (503, "Suspended by an operator, or away."),
-):
-    _start["responses"][_status] = {
-        "description": _said,
-        "headers": {**RATE_HEADERS, "Retry-After": {"$ref": "#/components/headers/RetryAfter"}},
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
 
 
 @router.post("/api/download", summary="Start a download", **_start)
@@ -90,7 +83,7 @@ async def start_download(
     """Counts one download of the meter that keys of this kind drive, and holds one of the places at once.
 
     With an Idempotency-Key a retry for the same object gets the same requestId and counts once, also after the lease
-    has ended; for another object the key stands for another download. A refusal counts nothing and is not remembered.
+    has ended; for another object the key is refused. A refusal counts nothing and is not remembered.
     """
     if not caller.key_meter:
         raise Problem("no_download_meter")
@@ -100,8 +93,9 @@ async def start_download(
             account_id=caller.account_id,
             meter=caller.key_meter,
             amount=1,
-            request_id=_of_object(request_id, body.object),
+            request_id=request_id,
             key_id=caller.key_id,
+            subject=hashlib.sha256(body.object.encode()).hexdigest(),  # names are longer than what quota keeps
         ),
     )
     decision = answer.decision
@@ -172,11 +166,6 @@ async def _live(grant: Grant, backend: Backend) -> pb.Lease | None:
 def _signer(request: Request) -> Signer:
     signer: Signer = request.app.state.signer
     return signer
-
-
-def _of_object(request_id: str, name: str) -> str:
-    # Quota does not know the object: one key for two of them must not get the second for the price of none.
-    return hashlib.sha256(f"{request_id}\n{name}".encode()).hexdigest() if request_id else ""
 
 
 def _refusal(caller: Caller, decision: pb.Decision, headers: dict[str, str], public_url: str) -> Problem:

@@ -11,23 +11,12 @@ from pydantic import BaseModel, Field
 from gateway.auth import Operator
 from gateway.backend import Services
 from gateway.body import Body, Text, json_body
-from gateway.operations import OPERATOR_TOKEN, operation
+from gateway.operations import OPERATOR, operation
 from gateway.times import rfc3339
 from tollway.quota.v1 import kill_switch_pb2 as pb
 
 router = APIRouter(tags=["operator"])
 log = structlog.get_logger(__name__)
-
-
-_PROBLEMS = (
-    "unauthenticated",
-    "authorization_malformed",
-    "operator_token_invalid",
-    "operator_disabled",
-    "store_unavailable",
-    "unavailable",
-    "deadline_exceeded",
-)
 
 
 class Switch(Body):
@@ -51,13 +40,11 @@ class KillSwitches(BaseModel):
     switches: list[KillSwitch] = Field(description="The one over every meter first, then those of single meters")
 
 
-_set = operation("invalid_argument", "unknown_meter", *_PROBLEMS, body=Switch)
-_get = operation(*_PROBLEMS)
-for _described in (_set, _get):
-    _described["openapi_extra"]["security"] = [{OPERATOR_TOKEN: []}]
-
-
-@router.put("/v1/operator/kill-switch", summary="Throw or release a kill switch", **_set)
+@router.put(
+    "/v1/operator/kill-switch",
+    summary="Throw or release a kill switch",
+    **operation("invalid_argument", "unknown_meter", "store_unavailable", body=Switch, credentials=OPERATOR),
+)
 async def set_kill_switch(
     operator: Operator, body: Annotated[Switch, Depends(json_body(Switch))], backend: Services, response: Response
 ) -> KillSwitch:
@@ -77,7 +64,9 @@ async def set_kill_switch(
     return _switch(answer.kill_switch)
 
 
-@router.get("/v1/operator/kill-switch", summary="List kill switches", **_get)
+@router.get(
+    "/v1/operator/kill-switch", summary="List kill switches", **operation("store_unavailable", credentials=OPERATOR)
+)
 async def list_kill_switches(operator: Operator, backend: Services, response: Response) -> KillSwitches:
     """Every switch that was ever thrown, and how it stands."""
     answer = await backend.quota.call(backend.switches.GetKillSwitch, pb.GetKillSwitchRequest())

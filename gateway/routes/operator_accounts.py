@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
@@ -11,30 +10,19 @@ from pydantic import BaseModel, Field
 from gateway.auth import Operator
 from gateway.backend import Services
 from gateway.body import Body, Text, json_body
-from gateway.operations import OPERATOR_TOKEN, operation
+from gateway.operations import OPERATOR, operation
 from gateway.paging import PageQuery, paged
-from gateway.problems import Problem
-from gateway.times import rfc3339
+from gateway.times import Instant, rfc3339
 from tollway.billing.v1 import operator_pb2 as pb
 
 router = APIRouter(prefix="/v1/operator/accounts", tags=["operator"])
-_PROBLEMS = (
-    "unauthenticated",
-    "authorization_malformed",
-    "operator_token_invalid",
-    "operator_disabled",
-    "unavailable",
-    "deadline_exceeded",
-)
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
 class OverrideBody(Body):
     tier: Text | None = Field(max_length=100, description="null removes the override.", examples=["enterprise"])
     terms: Text = Field("", max_length=2000, description="What was agreed; needed to set it.", examples=["Order 4711"])
-    ends_at: Text | None = Field(
-        None, max_length=40, description="null: until it is removed.", examples=["2027-04-01T00:00:00Z"]
-    )
+    ends_at: Instant | None = Field(None, description="null: until it is removed.", examples=["2027-04-01T00:00:00Z"])
 
 
 class Override(BaseModel):
@@ -86,12 +74,7 @@ class Explanation(BaseModel):
     read_error: str | None
 
 
-def _for_operators(described: dict[str, Any]) -> dict[str, Any]:
-    described["openapi_extra"]["security"] = [{OPERATOR_TOKEN: []}]
-    return described
-
-
-@router.get("", summary="Look for accounts", **_for_operators(paged(operation("invalid_argument", *_PROBLEMS))))
+@router.get("", summary="Look for accounts", **paged(operation("invalid_argument", credentials=OPERATOR)))
 async def search_accounts(
     operator: Operator,
     page: PageQuery,
@@ -110,7 +93,7 @@ async def search_accounts(
 @router.get(
     "/{account_id}",
     summary="Explain an account's tier",
-    **_for_operators(operation("account_not_found", *_PROBLEMS)),
+    **operation("account_not_found", credentials=OPERATOR),
 )
 async def explain_account(operator: Operator, account_id: str, backend: Services, response: Response) -> Explanation:
     """Why it is on its tier: from which subscription, event, override and catalog."""
@@ -141,7 +124,7 @@ async def explain_account(operator: Operator, account_id: str, backend: Services
 @router.put(
     "/{account_id}/override",
     summary="Put an account on a tier by agreement",
-    **_for_operators(operation("account_not_found", "unknown_tier", "invalid_argument", *_PROBLEMS, body=OverrideBody)),
+    **operation("account_not_found", "unknown_tier", "invalid_argument", body=OverrideBody, credentials=OPERATOR),
 )
 async def set_override(
     operator: Operator,
@@ -158,22 +141,9 @@ async def set_override(
         return OverrideAnswer(override=None)
     asked = pb.SetOverrideRequest(account_id=account_id[:100], actor=operator.actor, tier=body.tier, terms=body.terms)
     if body.ends_at is not None:
-        asked.end_time.FromDatetime(_time(body.ends_at))
+        asked.end_time.FromDatetime(body.ends_at)
     answer = await backend.billing.call(backend.operators.SetOverride, asked)
     return OverrideAnswer(override=_override(answer.override))
-
-
-def _time(given: str) -> datetime:
-    """Raises validation_failed naming `ends_at`."""
-    try:
-        at = datetime.fromisoformat(given)
-        if at.tzinfo is not None and 1970 <= at.year < 9999:
-            return at.astimezone(UTC)
-    except ValueError:
-        pass
-    raise Problem(
-        "validation_failed", "A time is expected.", fields=(("ends_at", "an RFC 3339 time with its zone is expected"),)
-    )
 
 
 def _found(found: pb.FoundAccount) -> FoundAccount:

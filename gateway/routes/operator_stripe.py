@@ -11,19 +11,11 @@ from pydantic import BaseModel, Field
 from gateway.auth import Operator
 from gateway.backend import STRIPE_CALL_S, Services
 from gateway.body import Body, Text, json_body
-from gateway.operations import OPERATOR_TOKEN, operation
+from gateway.operations import OPERATOR, operation
 from gateway.times import rfc3339
 from tollway.billing.v1 import reconcile_pb2 as pb
 
 router = APIRouter(prefix="/v1/operator", tags=["operator"])
-_PROBLEMS = (
-    "unauthenticated",
-    "authorization_malformed",
-    "operator_token_invalid",
-    "operator_disabled",
-    "unavailable",
-    "deadline_exceeded",
-)
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
@@ -71,16 +63,11 @@ class Replayed(BaseModel):
     id: str
 
 
-def _for_operators(described: dict[str, Any]) -> dict[str, Any]:
-    described["openapi_extra"]["security"] = [{OPERATOR_TOKEN: []}]
-    return described
-
-
 @router.post(
     "/reconcile",
     summary="Compare with Stripe, and repair",
-    **_for_operators(
-        operation("account_not_found", "invalid_argument", "stripe_unavailable", *_PROBLEMS, body=ReconcileBody)
+    **operation(
+        "account_not_found", "invalid_argument", "stripe_unavailable", body=ReconcileBody, credentials=OPERATOR
     ),
 )
 async def reconcile(
@@ -113,9 +100,7 @@ async def reconcile(
     )
 
 
-@router.get(
-    "/stripe-events", summary="List Stripe's events", **_for_operators(operation("invalid_argument", *_PROBLEMS))
-)
+@router.get("/stripe-events", summary="List Stripe's events", **operation("invalid_argument", credentials=OPERATOR))
 async def list_stripe_events(
     operator: Operator,
     backend: Services,
@@ -131,9 +116,7 @@ async def list_stripe_events(
     return StripeEvents(events=[StripeEvent(**_event(each)) for each in answer.events])
 
 
-@router.get(
-    "/stripe-events/{event_id}", summary="Show an event", **_for_operators(operation("event_not_found", *_PROBLEMS))
-)
+@router.get("/stripe-events/{event_id}", summary="Show an event", **operation("event_not_found", credentials=OPERATOR))
 async def show_stripe_event(operator: Operator, event_id: str, backend: Services, response: Response) -> ShownEvent:
     """With what Stripe sent."""
     asked = pb.GetStripeEventRequest(event_id=event_id[:255])
@@ -145,7 +128,7 @@ async def show_stripe_event(operator: Operator, event_id: str, backend: Services
 @router.post(
     "/stripe-events/{event_id}/replay",
     summary="Apply an event again",
-    **_for_operators(operation("event_not_found", *_PROBLEMS)),
+    **operation("event_not_found", credentials=OPERATOR),
 )
 async def replay_stripe_event(operator: Operator, event_id: str, backend: Services, response: Response) -> Replayed:
     """Its account is read from Stripe again. Safe to repeat."""

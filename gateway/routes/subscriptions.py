@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -12,8 +11,7 @@ from gateway.auth import OrgBiller
 from gateway.backend import STRIPE_CALL_S, Services
 from gateway.body import Body, Text, json_body
 from gateway.operations import SESSION, operation
-from gateway.problems import Problem
-from gateway.times import rfc3339
+from gateway.times import Instant, rfc3339
 from tollway.billing.v1 import subscription_pb2 as pb
 
 router = APIRouter(prefix="/v1/orgs/{slug}/billing", tags=["billing"])
@@ -49,7 +47,9 @@ class ChangePreview(BaseModel):
 
 class ChangeBody(Body):
     tier: Text = Field(min_length=1, max_length=100, examples=["pro"])
-    proration_time: Text | None = Field(None, max_length=40, examples=["2026-04-01T00:00:00Z"])
+    proration_time: Instant | None = Field(
+        None, description="The preview's, so that its amounts hold; RFC 3339. null: now."
+    )
 
 
 class Changed(BaseModel):
@@ -111,7 +111,7 @@ async def change_plan(
     """Now, with the unused time credited and the new plan's charged at once. A declined card changes nothing."""
     asked = pb.ChangePlanRequest(account_id=caller.account_id, actor=caller.actor, tier=body.tier)
     if body.proration_time is not None:
-        asked.proration_time.FromDatetime(_time(body.proration_time))
+        asked.proration_time.FromDatetime(body.proration_time)
     answer = await backend.billing.call(backend.subscriptions.ChangePlan, asked, timeout_s=STRIPE_CALL_S)
     response.headers.update(_PRIVATE)
     return Changed(tier=answer.tier)
@@ -133,15 +133,3 @@ async def resume_subscription(caller: OrgBiller, backend: Services, response: Re
     await backend.billing.call(backend.subscriptions.ResumeSubscription, asked, timeout_s=STRIPE_CALL_S)
     response.headers.update(_PRIVATE)
     return Resumed(cancel_at_period_end=False)
-
-
-def _time(given: str) -> datetime:
-    """Raises validation_failed naming `proration_time`."""
-    try:
-        at = datetime.fromisoformat(given)
-        if at.tzinfo is not None and 1970 < at.year < 9999:
-            return at.astimezone(UTC)
-    except ValueError:
-        pass
-    said = "an RFC 3339 time with its zone is expected"
-    raise Problem("validation_failed", "A time is expected.", fields=(("proration_time", said),))

@@ -12,7 +12,6 @@ from gateway.backend import Services
 from gateway.body import Body, Text, json_body
 from gateway.headers import IdempotencyKey, rate_limit
 from gateway.limits import (
-    RATE_HEADERS,
     Limit,
     limit_of,
     refusal,
@@ -23,7 +22,6 @@ from gateway.limits import (
     windows,
 )
 from gateway.operations import ACCESS_TOKEN, API_KEY, operation
-from gateway.problems import QUOTA_EXCEEDED
 from tollway.quota.v1 import quota_pb2 as pb
 
 router = APIRouter(tags=["usage"])
@@ -70,37 +68,13 @@ _count = operation(
     "unknown_meter",
     "insufficient_scope",
     "account_not_found",
-    "token_invalid",
-    "token_expired",
     "resource_exhausted",
     "store_unavailable",
     body=Use,
     idempotent=True,
     credentials=_CREDENTIALS,
-    answer_headers=RATE_HEADERS,
+    metered=True,
 )
-_REFUSAL_EXAMPLE = {
-    "type": QUOTA_EXCEEDED,
-    "title": "Quota exceeded",
-    "status": 402,
-    "detail": "Your plan's messages for this month are used up.",
-    "instance": "/v1/usage",
-    "code": "message_quota_exceeded",
-    "reason": "message_quota_exceeded",
-    "meter": "messages",
-    "used": 100_000,
-    "limit": 100_000,
-    "remaining": 0,
-    "resets_at": "2026-04-01T00:00:00Z",
-    "violated-policies": ["messages_per_month"],
-    "request_id": "req_019ab0c4d5e67f8899aabbccddeeff00",
-}
-_REFUSAL = {"schema": {"$ref": "#/components/schemas/UsageRefused"}, "example": _REFUSAL_EXAMPLE}
-_count["responses"][402] = {
-    "description": "A limit of the plan refused. The catalog chooses between 402, 403, 429 and 503.",
-    "headers": {**RATE_HEADERS, "Retry-After": {"$ref": "#/components/headers/RetryAfter"}},
-    "content": {"application/problem+json": _REFUSAL},
-}
 
 
 @router.post("/v1/usage", summary="Count a use", **_count)
@@ -153,8 +127,6 @@ async def count_use(
     **operation(
         "insufficient_scope",
         "account_not_found",
-        "token_invalid",
-        "token_expired",
         "store_unavailable",
         credentials=_CREDENTIALS,
     ),

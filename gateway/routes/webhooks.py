@@ -27,7 +27,15 @@ _EXTRA = {
             "example": "t=1774224000,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
         }
     ],
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {"id": "evt_1TxYz", "object": "event", "type": "invoice.paid", "data": {"object": {}}},
+            }
+        },
+    },
 }
 
 

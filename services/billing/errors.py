@@ -17,6 +17,20 @@ class AccountNotFound(NotFound):
     reason = "ACCOUNT_NOT_FOUND"
 
 
+class AccountErased(FailedPrecondition):
+    """Its personal data was erased: nothing of it is changed any more."""
+
+    reason = "ACCOUNT_ERASED"
+
+
+class SubscriptionRunning(FailedPrecondition):
+    reason = "SUBSCRIPTION_RUNNING"
+
+
+class RefundUnderWay(FailedPrecondition):
+    reason = "REFUND_UNDER_WAY"
+
+
 class ApiKeyMalformed(Unauthenticated):
     reason = "API_KEY_MALFORMED"
 
@@ -49,6 +63,22 @@ class KeyRefused(FailedPrecondition):
 
 class SessionInvalid(Unauthenticated):
     reason = "SESSION_INVALID"
+
+
+class SignInLinkInvalid(Unauthenticated):
+    """It is unknown, was used, or its time is over."""
+
+    reason = "SIGN_IN_LINK_INVALID"
+
+
+class SignInLinkOtherBrowser(Unauthenticated):
+    """The link is good, in the browser that asked for it."""
+
+    reason = "SIGN_IN_LINK_OTHER_BROWSER"
+
+
+class SignInRateLimited(ResourceExhausted):
+    reason = "SIGN_IN_RATE_LIMITED"
 
 
 class UserNotFound(NotFound):

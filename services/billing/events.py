@@ -12,11 +12,12 @@ from services.billing.catalog import Limit as CatalogLimit
 from services.billing.catalog.model import Refusal as CatalogRefusal
 from services.billing.domain.entitlement import Entitlement
 from services.billing.domain.refund import Seen
-from services.billing.domain.subscription import Invoice
+from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.ports import Upcoming
 from services.billing.storage.accounts import Account
 from services.billing.storage.keys import ApiKey
 from tollway.billing.v1 import entitlement_pb2 as pb
-from tollway.billing.v1 import events_pb2
+from tollway.billing.v1 import events_pb2, recipient_pb2
 
 _KINDS = {
     "rate": pb.LIMIT_KIND_RATE,
@@ -50,20 +51,13 @@ class Announcer:
 
     def entitlements(self, state: Entitlement, change_time: datetime) -> pb.Entitlements:
         """The resolved snapshot: all that a service needs to decide, with no catalog of its own."""
-        lineage = self.catalog.lineage(state.tier)
         gates = dict.fromkeys(self.catalog.gates, False)
         allowances: dict[str, int | str] = {}
-        numbers: dict[str, int | str] = {}
-        for tier in lineage:
+        for tier in self.catalog.lineage(state.tier):
             gates |= tier.gates
             allowances |= tier.allowances
-            numbers |= tier.limits
         # Of keys only billing knows how many there are.
         keys = {kind.allowance for kind in self.catalog.key_kinds.values()}
-        limits = sorted(
-            ((name, limit) for name, limit in self.catalog.limits.items() if name in numbers),
-            key=lambda pair: _ORDER[pair[1].kind],
-        )
         return pb.Entitlements(
             account_id=state.account_id,
             version=state.version,
@@ -74,7 +68,7 @@ class Announcer:
             catalog_hash=state.catalog_hash,
             change_time=timestamp(change_time),
             meters=[self._meter(name, state.tier) for name in self.catalog.meters],
-            limits=[_limit(name, limit, numbers[name]) for name, limit in limits],
+            limits=self.limits(state.tier),
             gates=gates,
             allowances={
                 name: count for name, count in allowances.items() if isinstance(count, int) and name not in keys
@@ -82,6 +76,18 @@ class Announcer:
             billing_url=self.public_url,
             support_contact=self.catalog.product.contact,
         )
+
+    def _tier_name(self, tier: str) -> str:
+        return self.catalog.tiers[tier].name if tier in self.catalog.tiers else ""
+
+    def limits(self, tier: str) -> list[pb.Limit]:
+        """The tier's, in the order in which they are decided."""
+        numbers: dict[str, int | str] = {}
+        for each in self.catalog.lineage(tier):
+            numbers |= each.limits
+        named = ((name, limit) for name, limit in self.catalog.limits.items() if name in numbers)
+        ordered = sorted(named, key=lambda pair: _ORDER[pair[1].kind])
+        return [_limit(name, limit, numbers[name]) for name, limit in ordered]
 
     def _meter(self, name: str, tier: str) -> pb.Meter:
         meter = self.catalog.meters[name]
@@ -97,8 +103,10 @@ class Announcer:
             suspended_refusal=_refusal(meter.suspended) if meter.suspended else None,
         )
 
-    def entitlements_changed(self, state: Entitlement, change_time: datetime) -> events_pb2.EntitlementsChanged:
-        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time))
+    def entitlements_changed(
+        self, state: Entitlement, change_time: datetime, *, snapshot: bool = False
+    ) -> events_pb2.EntitlementsChanged:
+        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time), snapshot=snapshot)
 
     def tier_changed(self, state: Entitlement, previous: str, change_time: datetime) -> events_pb2.TierChanged:
         return events_pb2.TierChanged(
@@ -137,10 +145,63 @@ class Announcer:
             currency=seen.currency,
             by_policy=bool(seen.policy_refund_id),
             refund_time=timestamp(seen.create_time),
+            contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
         )
+
+    def trial_ending(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime, upcoming: Upcoming | None
+    ) -> events_pb2.TrialEnding:
+        return events_pb2.TrialEnding(
+            account_id=account.id,
+            subscription_id=subscription.id,
+            tier=tier,
+            tier_name=self._tier_name(tier),
+            trial_end_time=timestamp(end),
+            amount_due=upcoming.amount_due if upcoming is not None else None,
+            currency=upcoming.currency if upcoming is not None else "",
+            ends_subscription=subscription.ends_by_itself,
+            contact_email=account.contact_email,
+            customer_email=account.email,
+            account_name=account.name,
+            brand=self.brand(),
+        )
+
+    def cancellation_scheduled(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime
+    ) -> events_pb2.SubscriptionCanceled:
+        event = self._canceled(account, subscription, tier, end)
+        event.phase = events_pb2.CANCELLATION_PHASE_SCHEDULED
+        return event
+
+    def subscription_ended(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime, next_tier: str
+    ) -> events_pb2.SubscriptionCanceled:
+        event = self._canceled(account, subscription, tier, end)
+        event.phase = events_pb2.CANCELLATION_PHASE_ENDED
+        event.next_tier = next_tier
+        return event
+
+    def _canceled(
+        self, account: Account, subscription: Subscription, tier: str, end: datetime
+    ) -> events_pb2.SubscriptionCanceled:
+        return events_pb2.SubscriptionCanceled(
+            account_id=account.id,
+            subscription_id=subscription.id,
+            tier=tier,
+            tier_name=self._tier_name(tier),
+            end_time=timestamp(end),
+            reason=subscription.cancel_reason,
+            contact_email=account.contact_email,
+            customer_email=account.email,
+            account_name=account.name,
+            brand=self.brand(),
+        )
+
+    def account_erased(self, account_id: str, erase_time: datetime) -> events_pb2.AccountErased:
+        return events_pb2.AccountErased(account_id=account_id, erase_time=timestamp(erase_time))
 
     def disputed(self, account: Account, seen: Seen) -> events_pb2.InvoiceDisputed:
         return events_pb2.InvoiceDisputed(
@@ -154,12 +215,24 @@ class Announcer:
             dispute_time=timestamp(seen.create_time),
         )
 
-    def _brand(self) -> events_pb2.Brand:
+    def brand(self) -> events_pb2.Brand:
         return events_pb2.Brand(
-            name=self.catalog.product.name,
+            name=self.catalog.brand_name,
             support_contact=self.catalog.product.contact,
-            color=self.catalog.product.color,
+            color=self.catalog.brand.color,
             billing_url=self.public_url,
+            sender=self.catalog.brand.sender or "",
+        )
+
+    def recipient(self, account: Account, state: Entitlement) -> recipient_pb2.Recipient:
+        return recipient_pb2.Recipient(
+            account_id=account.id,
+            account_name=account.name,
+            contact_email=account.contact_email,
+            customer_email=account.email,
+            brand=self.brand(),
+            tier_name=self._tier_name(state.tier),
+            limits=self.limits(state.tier),
         )
 
     def _invoice(self, account: Account, invoice: Invoice) -> events_pb2.Invoice:
@@ -173,11 +246,10 @@ class Announcer:
             hosted_invoice_url=invoice.hosted_url,
             invoice_pdf_url=invoice.pdf_url,
             subscription_id=invoice.subscription_id,
-            # Filled once an address is verified; a sign-up alone proves nobody's address.
-            contact_email="",
+            contact_email=account.contact_email,
             customer_email=invoice.customer_email or account.email,
             account_name=account.name,
-            brand=self._brand(),
+            brand=self.brand(),
             billing_reason=invoice.billing_reason,
             create_time=timestamp(invoice.create_time),
         )

@@ -9,11 +9,17 @@ import grpc
 from services.billing import events
 from services.billing.application import accounts, auth, checkout, plans, principals, webhooks
 from services.billing.application.context import Context
+from services.billing.catalog import Price
+from services.billing.grpc_customer import CustomerService
 from services.billing.grpc_device import DeviceLoginService
 from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
+from services.billing.grpc_invoices import InvoiceService
 from services.billing.grpc_operator import OperatorService
+from services.billing.grpc_outbox import OutboxService
+from services.billing.grpc_recipient import RecipientService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
+from services.billing.grpc_sign_in import SignInService
 from services.billing.grpc_subscription import SubscriptionService
 from services.kit.rpc import Server
 from tollway.billing.v1 import (
@@ -24,14 +30,19 @@ from tollway.billing.v1 import (
     auth_pb2_grpc,
     billing_pb2,
     billing_pb2_grpc,
+    customer_pb2_grpc,
     device_pb2_grpc,
     entitlement_pb2,
     entitlement_pb2_grpc,
     identity_pb2_grpc,
+    invoice_pb2_grpc,
     key_pb2_grpc,
     operator_pb2_grpc,
+    outbox_pb2_grpc,
+    recipient_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
+    sign_in_pb2_grpc,
     subscription_pb2_grpc,
     webhook_pb2,
     webhook_pb2_grpc,
@@ -109,6 +120,11 @@ class BillingService(billing_pb2_grpc.BillingServiceServicer):
                 version=state.version,
                 grace_end_time=events.timestamp(found.grace_end_time),
                 default_tier=found.default_tier,
+                tier_name=found.tier.name,
+                tier_description=found.tier.description,
+                live_subscription=found.live,
+                trial_end_time=events.timestamp(found.trial_end_time),
+                price=_price_message(found.price) if found.price else None,
             )
         )
 
@@ -162,6 +178,13 @@ class EntitlementService(entitlement_pb2_grpc.EntitlementServiceServicer):
         return await plans.list_entitlements(request.page_size, request.page_token, self._context)
 
 
+def _price_message(price: Price) -> billing_pb2.Price:
+    """Of the catalog: without an id."""
+    return billing_pb2.Price(
+        lookup_key=price.lookup_key, unit_amount=price.amount, currency=price.currency, interval=price.interval
+    )
+
+
 def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> None:
     """Registers every service of billing's contract."""
     package = "tollway.billing.v1"
@@ -204,3 +227,22 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
         ReconcileService(context),
         f"{package}.ReconcileService",
     )
+    server.add(
+        invoice_pb2_grpc.add_InvoiceServiceServicer_to_server, InvoiceService(context), f"{package}.InvoiceService"
+    )
+    server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")
+    server.add(
+        customer_pb2_grpc.add_CustomerServiceServicer_to_server, CustomerService(context), f"{package}.CustomerService"
+    )
+    server.add(outbox_pb2_grpc.add_OutboxServiceServicer_to_server, OutboxService(context), f"{package}.OutboxService")
+    server.add(
+        recipient_pb2_grpc.add_RecipientServiceServicer_to_server,
+        RecipientService(context),
+        f"{package}.RecipientService",
+    )
+    server.add(
+        invoice_pb2_grpc.add_InvoiceServiceServicer_to_server,
+        InvoiceService(context),
+        f"{package}.InvoiceService",
+    )
+    server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")

@@ -14,6 +14,7 @@ import structlog
 from services.billing import consumer
 from services.billing.application import (
     audit,
+    customer_push,
     device_logins,
     idempotency,
     metering,
@@ -22,6 +23,7 @@ from services.billing.application import (
     reconcile,
     refunds,
     sessions,
+    sign_in,
 )
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
@@ -29,6 +31,8 @@ from services.billing.application.sync import Worker
 from services.billing.catalog import Catalog, CatalogError, load_catalog
 from services.billing.events import Announcer
 from services.billing.grpc_server import add_services
+from services.billing.later import Later
+from services.billing.notify import NotifyLink
 from services.billing.quota import QuotaLink
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
@@ -64,6 +68,8 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     stream = Stream(settings.nats_url, name="tollway-billing")
     relay = Relay(engine, stream)
     payments = StripePayments(settings.stripe_api_key, base=settings.stripe_api_base, rate=settings.stripe_rate)
+    notify = NotifyLink(Link(settings.notify_addr, settings))
+    later = Later()
     quota = QuotaLink(Link(settings.quota_addr, settings, timeout_s=5.0))
     context = Context(
         settings=settings,
@@ -71,11 +77,13 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
         announcer=Announcer(catalog, settings.public_url),
         payments=payments,
         usage=quota,
+        sign_in_mail=notify,
         vault=Vault(settings.secret_key),
         business=BusinessClock(settings.clock_file),
         wall=WallClock(),
         unit_of_work=lambda: BillingUnitOfWork(engine, committed=relay.wake),
         marked=lambda: worker.wake(),
+        later=later,
         new_claim=lambda: worker.new_claim(),
         claimed=lambda claimed, claim: worker.begin(claimed, claim),
     )
@@ -92,6 +100,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(worker.run_unowned(), "unowned events")
     tasks.start(refunds.run(context), "refunds")
     tasks.start(consumer.build(stream, context).run(), "consumer")
+    tasks.start(customer_push.run(context), "customers")
     tasks.start(metering.run(context), "metering")
     tasks.start(operators.run(context), "overrides")
     tasks.start(reconcile.run(context), "reconciliation")
@@ -101,10 +110,12 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
         yield
     finally:
         await server.stop()
+        await later.finished()
         await tasks.stop()
         await stream.close()
         await payments.close()
         await quota.close()
+        await notify.close()
         await engine.dispose()
         stop_metrics()
 
@@ -132,6 +143,9 @@ async def _housekeeping(context: Context, keys: SigningKeys) -> None:
                 await uow.sign_ups.forget(now, timedelta(days=1))
                 await uow.sessions.forget(now - sessions.KEPT)
                 await uow.device_logins.forget(now, device_logins.KEPT)
+                await uow.key_sessions.forget(now - sessions.KEPT)
+                await uow.sign_in_links.forget(now - sign_in.KEPT)
+                await uow.sign_in_attempts.forget(now - sign_in.KEPT)
                 await uow.commit()
             await audit.purge(context)
         except Exception as error:

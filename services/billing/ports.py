@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Protocol
 
 from services.billing.catalog import Catalog
+from services.billing.domain.customer import Subscriber, SubscriberPage
 from services.billing.domain.metering import Report
 from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
 from services.billing.domain.subscription import Invoice, Subscription
+from tollway.billing.v1 import events_pb2
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Session:
     url: str  # empty when it is not open any more
     status: str  # open, complete, expired
     expire_time: datetime
+
+
+@dataclass(frozen=True)
+class SignInLink:
+    """What is mailed to a person who asked to sign in. `url` holds the live token."""
+
+    recipient: str
+    url: str
+    expire_time: datetime
+    brand: events_pb2.Brand
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,14 @@ class BaseFee:
 
 
 @dataclass(frozen=True)
+class Upcoming:
+    """What the next invoice of a subscription will charge, in whole minor units."""
+
+    amount_due: int
+    currency: str
+
+
+@dataclass(frozen=True)
 class Counted:
     """What quota has counted of a limit. `used` None: the plan has no such limit. `version`: of the entitlements that
     it knew then."""
@@ -96,8 +116,9 @@ class Usage(Protocol):
 class Payments(Protocol):
     """Every call raises StripeUnavailable when Stripe gave no answer that settles it."""
 
-    async def create_customer(self, account_id: str, email: str, name: str) -> str:
-        """The customer's id. Calling again for the same account returns the same customer. `email` may be empty."""
+    async def create_customer(self, account_id: str, email: str, name: str, attempt: int = 1) -> str:
+        """The customer's id. Calling again for the same account returns the same customer. `email` may be empty.
+        Raises StripeRetryable when the attempt's answer is stored as a failure: the next attempt is needed."""
         ...
 
     async def create_session(self, new: NewSession) -> Session:
@@ -161,6 +182,10 @@ class Payments(Protocol):
         """The invoice that change_plan would make now. Changes nothing."""
         ...
 
+    async def upcoming(self, subscription_id: str) -> Upcoming | None:
+        """What its next invoice will charge as things are now; None when there will be none."""
+        ...
+
     async def change_plan(self, change: PlanChange) -> None:
         """With proration invoiced at once. What is so already stays. Raises PaymentDeclined: nothing changed."""
         ...
@@ -169,8 +194,39 @@ class Payments(Protocol):
         """Whether it ends with its period. What is so already stays."""
         ...
 
+    async def subscribers(self, after: str, limit: int) -> SubscriberPage:
+        """Customers with subscriptions that have not ended, so many subscriptions at a time; `after` is a page's
+        `next_token`, empty at the beginning. One whose subscriptions lie on two pages is on both."""
+        ...
+
+    async def subscriber(self, customer_id: str) -> Subscriber | None:
+        """One customer, whether it subscribes or not; None when Stripe has none of this id (any more)."""
+        ...
+
+    async def customers_with_email(self, email: str) -> list[str]:
+        """Ids of customers with exactly this address."""
+        ...
+
+    async def update_customer(self, customer_id: str, account_id: str, email: str) -> None:
+        """Writes on the customer whose it is, and its address unless that is empty."""
+        ...
+
+    async def delete_customer(self, customer_id: str) -> None:
+        """Clears and deletes it; one that is gone stays so. Stripe keeps its invoices."""
+        ...
+
+    async def list_subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
+        """All that there are, ended ones too, newest first, so many at a time; and where to go on (empty: the end)."""
+        ...
+
     async def customer_of_charge(self, charge_id: str) -> str:
         """Empty for a charge without a customer, or that does not exist."""
+        ...
+
+
+class SignInMail(Protocol):
+    async def send(self, link: SignInLink) -> None:
+        """Once it returns, a mail server has it. Raises Unavailable when trying again may help."""
         ...
 
 

@@ -16,7 +16,9 @@ from services.billing.application.plans import push_catalog
 from services.billing.catalog import Catalog
 from services.billing.errors import StripeUnavailable
 from services.billing.events import Announcer
+from services.billing.later import Later
 from services.billing.main import MIGRATIONS, read_catalog
+from services.billing.notify import NotifyLink
 from services.billing.ports import Pushed
 from services.billing.quota import QuotaLink
 from services.billing.settings import BillingSettings
@@ -32,18 +34,22 @@ from services.kit.rpc import Link
 async def _push(settings: BillingSettings, catalog: Catalog, dry_run: bool) -> Pushed:
     engine = create_engine(settings.billing_dsn, pool_size=1, application_name="tollway-push")
     payments = StripePayments(settings.stripe_api_key, base=settings.stripe_api_base, rate=settings.stripe_rate)
-    quota = QuotaLink(Link(settings.quota_addr, settings))  # never called: nothing is refunded here
+    # Neither is called: nothing is refunded here, and nobody signs in.
+    quota = QuotaLink(Link(settings.quota_addr, settings))
+    notify = NotifyLink(Link(settings.notify_addr, settings))
     context = Context(
         settings=settings,
         catalog=catalog,
         announcer=Announcer(catalog, settings.public_url),
         payments=payments,
         usage=quota,
+        sign_in_mail=notify,
         vault=Vault(settings.secret_key),
         business=BusinessClock(settings.clock_file),
         wall=WallClock(),
         unit_of_work=lambda: BillingUnitOfWork(engine),
         marked=lambda: None,
+        later=Later(),
     )
     try:
         await migrate.upgrade(engine, MIGRATIONS)
@@ -51,6 +57,7 @@ async def _push(settings: BillingSettings, catalog: Catalog, dry_run: bool) -> P
     finally:
         await payments.close()
         await quota.close()
+        await notify.close()
         await engine.dispose()
 
 

@@ -16,6 +16,7 @@ class BillingSettings(Settings):
     billing_dsn: str = Field(description="postgresql+asyncpg://user:password@host:port/database")
     nats_url: str = Field("nats://127.0.0.1:14222", description="JetStream.")
     quota_addr: str = Field("127.0.0.1:7102", description="host:port of quota's gRPC, asked before a refund.")
+    notify_addr: str = Field("127.0.0.1:7103", description="host:port of notify's gRPC, for sign-in mails.")
     secret_key: str = Field(description="At least 32 characters; encrypts signing keys. Losing it ends all JWTs.")
     public_url: str = Field("http://127.0.0.1:8080", description="Where people and programs reach the gateway.")
     catalog: Path = Field(Path("catalogs/skytale.yaml"), validation_alias="CATALOG", description="The catalog file.")
@@ -24,6 +25,8 @@ class BillingSettings(Settings):
     stripe_api_base: str = Field("", validation_alias="STRIPE_API_BASE", description="Local mode: the sandbox.")
     stripe_rate: float = Field(20.0, gt=0, le=1000, description="Calls to Stripe a second, on average.")
     signup_per_email: int = Field(10, ge=1, description="Sign-ups an hour for one email.")
+    sign_in_per_email: int = Field(10, ge=1, description="Sign-in links an hour for one email.")
+    sign_in_per_address: int = Field(60, ge=1, description="Tries to sign in an hour from one network address.")
     signup_per_address: int = Field(30, ge=1, description="Sign-ups an hour from one network address.")
 
     logins_per_address: int = Field(30, ge=1, description="Logins of programs an hour from one network address.")

@@ -9,7 +9,8 @@ import stripe
 
 from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.errors import PaymentDeclined
-from services.billing.token_bucket import PEOPLE
+from services.billing.ports import Upcoming
+from services.billing.token_bucket import BACKGROUND, PEOPLE
 
 T = TypeVar("T")
 # The credit and the charge are on an invoice of their own, at once: what the preview shows is what is paid.
@@ -34,6 +35,17 @@ class ChangeCalls:
         invoice = made.to_dict(for_json=True)
         lines = tuple((line.get("description") or "", int(line["amount"])) for line in invoice["lines"]["data"])
         return Preview(int(invoice["total"]), int(invoice["amount_due"]), invoice["currency"], lines)
+
+    async def upcoming(self, subscription_id: str) -> Upcoming | None:
+        params: Any = {"subscription": subscription_id}
+        invoices = self._client.v1.invoices
+        try:
+            made = await self._call(
+                "invoices.create_preview", lambda: invoices.create_preview_async(params), BACKGROUND
+            )
+        except stripe.InvalidRequestError:  # invoice_upcoming_none: it ends before
+            return None
+        return Upcoming(int(made.amount_due), made.currency)
 
     async def change_plan(self, change: PlanChange) -> None:
         items = await self._items(change)

@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from services.kit.errors import InvalidArgument
+from services.kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 
 class BadPageToken(InvalidArgument):
     reason = "BAD_PAGE_TOKEN"
+
+
+class MessageNotFound(NotFound):
+    reason = "MESSAGE_NOT_FOUND"
+
+
+class AlreadySent(FailedPrecondition):
+    """The mail server accepted it; sending it once more has to be asked for in so many words."""
+
+    reason = "MESSAGE_ALREADY_SENT"
+
+
+class MessageErased(FailedPrecondition):
+    reason = "MESSAGE_ERASED"
+
+
+class NothingToSend(FailedPrecondition):
+    """It was never to be sent, or what it says is no longer so."""
+
+    reason = "NOTHING_TO_SEND"
+
+
+class NoRecipient(FailedPrecondition):
+    reason = "NO_RECIPIENT"
+
+
+class RequestIdReused(AlreadyExists):
+    """The request id was used for another message."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
 
 
 class DeliveryError(Exception):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Callable
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -27,15 +27,19 @@ _SHOWN = {
 _ASKED = {value: state for state, value in _SHOWN.items() if state is not State.SENDING}
 
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[pb.ListMessagesRequest, Awaitable[pb.ListMessagesResponse]]"
+Rpc = grpc.aio.ServicerContext[Any, Any]
 
 
 class NotifyServicer(notify_pb2_grpc.NotifyServiceServicer):
-    def __init__(self, bag: ports.Mailbag) -> None:
+    """`wake` is called when a message waits to be sent."""
+
+    def __init__(self, bag: ports.Mailbag, directory: ports.Directory, wake: Callable[[], None]) -> None:
         self._bag = bag
+        self._directory = directory
+        self._wake = wake
 
     async def ListMessages(  # noqa: N802 - the contract's name
-        self, request: pb.ListMessagesRequest, context: _Context
+        self, request: pb.ListMessagesRequest, context: Rpc
     ) -> pb.ListMessagesResponse:
         messages, following = await application.list_messages(
             self._bag,
@@ -45,6 +49,26 @@ class NotifyServicer(notify_pb2_grpc.NotifyServiceServicer):
             page_token=request.page_token,
         )
         return pb.ListMessagesResponse(messages=[_to_proto(m) for m in messages], next_page_token=following)
+
+    async def GetMessage(  # noqa: N802
+        self, request: pb.GetMessageRequest, context: Rpc
+    ) -> pb.GetMessageResponse:
+        message, resends = await application.show(request.message_id, self._bag)
+        told = [
+            pb.Resend(
+                actor=each.actor, previous_state=_SHOWN[each.previous_state], create_time=_stamp(each.create_time)
+            )
+            for each in resends
+        ]
+        return pb.GetMessageResponse(message=_to_proto(message), resends=told)
+
+    async def ResendMessage(  # noqa: N802
+        self, request: pb.ResendMessageRequest, context: Rpc
+    ) -> pb.ResendMessageResponse:
+        command = application.Resend(request.message_id, request.request_id, request.actor, request.again)
+        message = await application.resend(command, self._bag, self._directory)
+        self._wake()
+        return pb.ResendMessageResponse(message=_to_proto(message))
 
 
 def _to_proto(message: ports.Message) -> pb.Message:
@@ -60,6 +84,7 @@ def _to_proto(message: ports.Message) -> pb.Message:
         create_time=_stamp(message.create_time),
         send_time=_stamp(message.send_time),
         message_id=message.message_id,
+        erased=message.erased,
     )
 
 

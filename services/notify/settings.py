@@ -16,12 +16,16 @@ class NotifySettings(Settings):
     notify_metrics_port: int = Field(7203, ge=0, le=65535, description="Port of notify's /metrics; 0 serves none.")
     notify_dsn: SecretStr = Field(description="notify's database: postgresql+asyncpg://user:password@host:port/name.")
     nats_url: str = Field("nats://127.0.0.1:14222", description="The NATS server with JetStream.")
+    billing_addr: str = Field("127.0.0.1:7101", description="host:port of billing's gRPC, asked for addresses.")
     smtp_url: SecretStr = Field(
         SecretStr("smtp://127.0.0.1:1025"),
         description="The mail server: smtp://user:password@host:port, upgraded by STARTTLS where offered and always"
         " when there is a password, or smtps:// for TLS from the first byte.",
     )
-    mail_from: str = Field("", description="The address mails come from; the brand's name is added to it.")
+    mail_from: str = Field(
+        "",
+        description="The address mails come from, unless the catalog's brand has a sender; the brand's name is added.",
+    )
     mail_locale: str = Field("en_US", description="How amounts and dates are written (CLDR: en_US, de_DE, ja_JP).")
 
     @field_validator("smtp_url")

@@ -52,18 +52,17 @@ class Server:
 
 
 class SmtpMailer:
-    """Delivers each mail over a connection of its own. `sender` is the envelope's sender."""
+    """Delivers each mail over a connection of its own; the envelope's sender is the mail's own."""
 
-    def __init__(self, server: Server, sender: str) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._sender = sender
         name = socket.gethostname()
-        # Given, or the library asks the name service for it, which may take seconds.
-        self._hostname = name if "." in name else sender.rsplit("@", 1)[1]
+        self._hostname = name if "." in name else ""
         self._partings: set[asyncio.Task[None]] = set()
 
     async def deliver(self, mail: EmailMessage, recipient: str, before_content: Callable[[], Awaitable[None]]) -> None:
         """See `ports.Mailer`."""
+        sender = mail["From"].addresses[0]
         client = aiosmtplib.SMTP(
             hostname=self._server.host,
             port=self._server.port,
@@ -71,11 +70,12 @@ class SmtpMailer:
             password=self._server.password,
             use_tls=self._server.tls,
             start_tls=self._server.start_tls,
-            local_hostname=self._hostname,
+            # Given, or the library asks the name service for it, which may take seconds.
+            local_hostname=self._hostname or sender.domain,
             timeout=COMMAND_TIMEOUT_S,
         )
         try:
-            content = await self._envelope(client, mail, recipient)
+            content = await self._envelope(client, mail, sender.addr_spec, recipient)
             await before_content()
             await _content(client, content)
         except BaseException:
@@ -83,7 +83,7 @@ class SmtpMailer:
             raise
         self._part(client)
 
-    async def _envelope(self, client: aiosmtplib.SMTP, mail: EmailMessage, recipient: str) -> bytes:
+    async def _envelope(self, client: aiosmtplib.SMTP, mail: EmailMessage, sender: str, recipient: str) -> bytes:
         """Everything up to the recipient's acceptance. Whatever fails here, nothing was taken."""
         try:
             try:
@@ -100,7 +100,8 @@ class SmtpMailer:
             if client.supports_extension("size"):
                 options.append(f"SIZE={len(content)}")
             encoding = "utf-8" if international else "ascii"
-            await client.mail(self._sender, options=options, encoding=encoding)
+            # The same as in From, as DMARC's alignment wants it (RFC 7489, 3.1.2).
+            await client.mail(sender, options=options, encoding=encoding)
             await client.rcpt(recipient, encoding=encoding)
         except (SMTPSenderRefused, SMTPRecipientRefused, SMTPResponseException) as error:
             raise _by_code(error) from error

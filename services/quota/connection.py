@@ -86,6 +86,7 @@ class LaneConnection:
         self._name = f"tollway-quota-lane {self.lane[-20:]}"
         self._connection: Any = None
         self._chained = False
+        self.connects = 0  # connections so far: what was seen through an earlier one may have been lost since
         self.committed = 0  # the sequence number of the last batch that was
         self.sent: int | None = None  # the one that a commit under way carries
 
@@ -197,6 +198,7 @@ class LaneConnection:
             connection.terminate()
             raise
         self._connection, self._chained, self.sent = connection, False, None
+        self.connects += 1
         telemetry.count("tollway_quota_lane_connects_total")
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ async def set_kill_switch(meter: str, enabled: bool, reason: str, uow: QuotaUnit
     if enabled and not reason:
         raise InvalidArgument("Say why it is thrown.", field="reason")
     async with uow:
-        if meter != ALL and not await uow.switches.names_a_meter(meter):
+        if meter != ALL and not any(meter in plan.meters for plan in (await uow.plans.all()).values()):
             raise UnknownMeter(meter)
         switch = KillSwitch(meter, enabled, reason, clock.now())
         changed = await uow.switches.put(switch)

@@ -44,7 +44,7 @@ class KnownAccounts:
     """Least recently used first, up to `MOST_BYTES`.
 
     An account that another process works on too is left out for some turns, twice as many each time it was found
-    stale: to lock and read it at once is cheaper than to fail first.
+    stale, and half as many each time it was not: to lock and read it at once is cheaper than to fail first.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -60,7 +60,18 @@ class KnownAccounts:
         self._entries.move_to_end(account_id)
         return kept[0]
 
-    def keep(self, entry: Known) -> None:
+    def keep(self, entry: Known, *, verified: bool = False) -> None:
+        """`verified`: it was decided on what was kept, and that was still so."""
+        if self._turns and (turns := self._turns.get(entry.id)) is not None:
+            if turns[0] > 0:
+                return
+            if verified:
+                turns[1] //= 2
+                if turns[1] <= 1:
+                    del self._turns[entry.id]
+        kept = self._entries.get(entry.id)
+        if kept is not None and kept[0] is entry:
+            return
         self.forget(entry.id)
         size = entry.size()
         self._entries[entry.id] = (entry, size)

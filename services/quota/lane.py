@@ -16,17 +16,15 @@ from uuid_utils import uuid7
 from services.kit import telemetry
 from services.kit.errors import TollwayError
 from services.quota.connection import Verdict
+from services.quota.crowd import Crowd
 from services.quota.domain import Command, Decision, Outcome, Unknown, Use, settle
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
 from services.quota.store import Store
 
 BATCH = 512
 QUEUE = 16_384
-# A batch costs about as much processor time as two empty RPCs, however small it is. So when many ask at once, the next
-# one is not taken before those who were just answered had the time to ask again: this long for each of them. Who asks
-# alone, or with a few, waits for nobody.
-RETURN_S = 0.00015
-LONGEST_LINGER_S, SHORTEST_LINGER_S = 0.003, 0.001
+LINGER_S = 0.002  # the longest that a batch waits for more to come; see `crowd`
+GAP_S = 0.001  # with nobody coming for so long, all have come; the event loop's timers know no less
 PATIENCE_S = 2.0  # how long a use waits for its turn; then its caller hears UNAVAILABLE
 
 log = structlog.get_logger(__name__)
@@ -73,7 +71,7 @@ def new_key() -> str:
 class Lane:
     """`decide` queues; `run` is the loop that serves the queue; `make_days` creates missing ledger partitions.
 
-    `return_s` 0: the next batch is whatever waits when the one before it was answered.
+    `linger_s` 0: a batch is whatever waits when the one before it was answered.
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class Lane:
         passes: Callable[[str], bool] = lambda meter: False,
         queue: int = QUEUE,
         batch: int = BATCH,
-        return_s: float = RETURN_S,
+        linger_s: float = LINGER_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._store = store
@@ -94,9 +92,11 @@ class Lane:
         self._down = False
         self._limit = queue
         self._batch = batch
-        self._return_s = return_s
+        self._linger_s = linger_s
         self._patience_s = patience_s
         self._queue: deque[_Ask] = deque()
+        self._crowd = Crowd()
+        self._goal = 1  # so many uses in the queue wake the loop
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -117,29 +117,43 @@ class Lane:
         call = _Call(len(uses), future, now + time_left_s if time_left_s is not None else float("inf"))
         for index, use in enumerate(uses):
             self._queue.append(_Ask(use, call, index, now))
-        self._wake.set()
+        if len(self._queue) >= self._goal:
+            self._wake.set()
         return future
 
     async def run(self) -> None:
         """Until cancelled. A database that is away delays it, never ends it."""
         sweeper = asyncio.create_task(self._sweep(), name="lane.sweep")
-        linger = 0.0
         try:
             while True:
                 if not self._queue:
-                    linger = 0.0
                     self._wake.clear()
                     await self._wake.wait()
-                if linger >= SHORTEST_LINGER_S and len(self._queue) < self._batch:
-                    await asyncio.sleep(linger)
+                if self._linger_s:
+                    await self._gather()
                 batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
-                linger = min(LONGEST_LINGER_S, self._return_s * len(batch))
                 await self._flush(batch)
+                self._crowd.saw(len(batch) + len(self._queue))
                 if self._down:
                     await self._find_store()
         finally:
             sweeper.cancel()
             await self._connection.close()
+
+    async def _gather(self) -> None:
+        """Until enough wait for a batch, or nobody else comes."""
+        loop, queue = asyncio.get_running_loop(), self._queue
+        goal, end = self._crowd.goal(self._batch), loop.time() + self._linger_s
+        while (waiting := len(queue)) < goal and loop.time() < end:
+            self._goal = goal
+            self._wake.clear()
+            gap = loop.call_later(GAP_S, self._wake.set)
+            await self._wake.wait()
+            gap.cancel()
+            if len(queue) == waiting:
+                self._crowd.saw_all(waiting)
+                break
+        self._goal = 1
 
     async def _flush(self, asks: list[_Ask]) -> None:
         tries, locking = 0, False

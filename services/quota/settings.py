@@ -15,9 +15,8 @@ class QuotaSettings(Settings):
     billing_addr: str = Field("127.0.0.1:7101", description="Where billing's gRPC is.")
     public_url: str = Field("http://127.0.0.1:8080", description="Where the gateway explains problems to callers.")
     quota_queue: int = Field(16_384, ge=1, description="Decisions that may wait; beyond it callers hear UNAVAILABLE.")
-
-    quota_return_us: int = Field(
-        150, ge=0, le=10_000, description="Microseconds that a full lane leaves each answered caller to ask again."
+    quota_linger_ms: float = Field(
+        2, ge=0, le=100, description="Milliseconds that a batch of decisions waits at most for more to come; 0: never."
     )
 
     @field_validator("public_url")

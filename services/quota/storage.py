@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -37,8 +37,8 @@ WHERE NOT EXISTS (SELECT FROM plan WHERE plan.hash = p.hash)
 ORDER BY p.hash ON CONFLICT DO NOTHING
 """)
 _GET = text("""
-SELECT a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, a.terms::text, clock_timestamp()
-FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = :id
+SELECT a.version, a.plan_id, a.anchor, a."interval", a.counters::text, a.terms::text, clock_timestamp()
+FROM account a WHERE a.id = :id
 """)
 _RATES = text("SELECT name, key_id, log FROM bucket WHERE account_id = :id AND key_id IN ('', :key_id)")
 # Those that live at :at, by the time they were acquired and their id.
@@ -66,6 +66,8 @@ ORDER BY n.hash
 ON CONFLICT (hash) DO UPDATE SET end_time = excluded.end_time
 WHERE excluded.end_time < coalesce(k.end_time, 'infinity')
 """)
+_PLAN_IDS = text("SELECT id FROM plan")
+_READ_PLANS = text("SELECT id, data FROM plan WHERE id = ANY (CAST(:ids AS bigint[]))")
 _KEEP_PLACE = text("INSERT INTO place VALUES (:name, :token) ON CONFLICT (name) DO UPDATE SET token = excluded.token")
 
 
@@ -96,8 +98,27 @@ class Plans:
         return plan
 
 
+class StoredPlans:
+    """Plans as this process compiled them; only those that it has not seen yet are read."""
+
+    def __init__(self, connection: AsyncConnection, plans: Plans) -> None:
+        self._connection = connection
+        self._plans = plans
+
+    async def read(self, plan_ids: Iterable[int]) -> dict[int, Plan]:
+        """Of ids that exist."""
+        found = {plan_id: plan for plan_id in plan_ids if (plan := self._plans.get(plan_id)) is not None}
+        if missing := [plan_id for plan_id in plan_ids if plan_id not in found]:
+            for plan_id, data in await self._connection.execute(_READ_PLANS, {"ids": missing}):
+                found[plan_id] = self._plans.add(plan_id, data)
+        return found
+
+    async def all(self) -> dict[int, Plan]:
+        return await self.read([plan_id for (plan_id,) in await self._connection.execute(_PLAN_IDS)])
+
+
 class PostgresAccounts:
-    def __init__(self, connection: AsyncConnection, plans: Plans, offset: timedelta) -> None:
+    def __init__(self, connection: AsyncConnection, plans: StoredPlans, offset: timedelta) -> None:
         self._connection = connection
         self._plans = plans
         self._offset = offset
@@ -106,9 +127,9 @@ class PostgresAccounts:
         row = (await self._connection.execute(_GET, {"id": account_id})).one_or_none()
         if row is None:
             return None
-        version, plan_id, data, anchor, interval, counters, terms, at = row
+        version, plan_id, anchor, interval, counters, terms, at = row
         at += self._offset
-        plan = self._plans.get(plan_id) or self._plans.add(plan_id, data)
+        plan = (await self._plans.read([plan_id]))[plan_id]
         rates = {}
         if plan.rates_of:
             kept = await self._connection.execute(_RATES, {"id": account_id, "key_id": key_id})
@@ -119,11 +140,11 @@ class PostgresAccounts:
             plan,
             anchor,
             interval,
-            json.loads(counters),
+            orjson.loads(counters),
             at,
             rates,
             {lease.id: lease for lease in leases},
-            json.loads(terms),
+            orjson.loads(terms),
         )
 
     async def apply(self, snapshots: Iterable[Snapshot]) -> int:
@@ -212,11 +233,6 @@ class KillSwitches:
         rows = await self._connection.execute(text("SELECT meter, enabled, reason, change_time FROM kill_switch"))
         return [KillSwitch(*row) for row in rows]
 
-    async def names_a_meter(self, meter: str) -> bool:
-        """Whether any plan has the meter. A plan is a tier's entitlements: there are few."""
-        plans = await self._connection.execute(text("SELECT data FROM plan"))
-        return any(meter in to_plan(data).meters for (data,) in plans)
-
 
 class Places:
     """How far quota has read what others list."""
@@ -238,6 +254,7 @@ class QuotaUnitOfWork(UnitOfWork):
     keys: ApiKeys
     leases: LiveLeases
     places: Places
+    plans: StoredPlans
     switches: KillSwitches
 
     def __init__(
@@ -248,11 +265,12 @@ class QuotaUnitOfWork(UnitOfWork):
         committed: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(engine, committed=committed)
-        self._plans = plans
+        self._compiled = plans
         self._clock = clock
 
     def bind(self, connection: AsyncConnection) -> None:
-        self.accounts = PostgresAccounts(connection, self._plans, self._clock.offset())
+        self.plans = StoredPlans(connection, self._compiled)
+        self.accounts = PostgresAccounts(connection, self.plans, self._clock.offset())
         self.keys = ApiKeys(connection)
         self.leases = LiveLeases(connection, self._clock.now())
         self.places = Places(connection)

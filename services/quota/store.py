@@ -7,12 +7,13 @@ on that.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import orjson
 
 from services.kit import telemetry
 from services.kit.clock import BusinessClock
@@ -32,9 +33,6 @@ MOST_RATES = 16  # logs of one account that are kept known: an account may have 
 _APART, _NONE = "\x1d", "\x1f"
 _UNREAD = datetime.min.replace(tzinfo=UTC)
 _KINDS = {b"s": "account", b"w": "kill_switch", b"c": "clock", b"k": "key"}
-
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_decode = json.JSONDecoder().raw_decode
 
 
 class _DatabaseClock:
@@ -83,15 +81,19 @@ class Store:
         self._known = KnownAccounts()
         self._wall = _DatabaseClock()
         self._switches: list[str] = []
+        self._connects = 0
         self.connection = LaneConnection(dsn)
 
     async def open(self, uses: Sequence[Command], *, locking: bool = False) -> Batch:
         """The accounts of the uses; with `locking` read under their locks, with the keys that came back."""
         connection, known = self.connection, self._known
         if not connection.is_open:
+            await connection.connect()
+        if connection.connects != self._connects:
+            # A server that took over may lack the last commits, and revisions may have been used again.
+            self._connects = connection.connects
             known.clear()
             self._wall.forget()
-            await connection.connect()
         ids = {use.account_id for use in uses}
         locking = locking or any(use.needs_ledger for use in uses)
         if contended := [each for each in ids if known.is_contended(each)]:
@@ -99,7 +101,9 @@ class Store:
             for account_id in contended:
                 known.take_turn(account_id)
         found: dict[str, Known] = {}
-        if not locking:
+        if locking:
+            self._wall.forget()  # what is read under locks is decided at the time of that reading
+        else:
             found = {each: entry for each in ids if (entry := known.get(each)) is not None}
             await connection.end()
         batch = Batch(_UNREAD, {}, {}, locked=locking, known=found)
@@ -214,8 +218,7 @@ class Store:
             failpoint("quota.lane.after_commit")
             connection.committed, connection.sent = connection.committed + 1, None
         for entry in (*seen, *new):
-            if not self._known.is_contended(entry.id):
-                self._known.keep(entry)
+            self._known.keep(entry, verified=not batch.locked)
         if settled.announcements:
             self._announced()
         return True
@@ -236,11 +239,11 @@ def _to_account(entry: Known, at: datetime) -> Account:
         entry.plan,
         entry.anchor,
         entry.interval,
-        _decode(entry.counters)[0],
+        orjson.loads(entry.counters),
         at,
         {name: rate.unpack(log) for name, log in entry.rates.items() if log} if entry.rates else {},
         {lease.id: lease for lease in entry.leases} if entry.leases else {},
-        _decode(entry.terms)[0] if entry.terms != "{}" else {},
+        orjson.loads(entry.terms) if entry.terms != "{}" else {},
     )
 
 
@@ -254,8 +257,8 @@ def _to_known(account: Account, before: Known, rates: Mapping[tuple[str, str], b
         before.plan,
         before.anchor,
         before.interval,
-        _encode(account.counters),
-        _encode(account.terms) if account.terms else "{}",
+        orjson.dumps(account.counters).decode(),
+        orjson.dumps(account.terms).decode() if account.terms else "{}",
         tuple(account.leases.values()),
         {**kept, **rates} if rates else before.rates,
     )

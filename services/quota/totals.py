@@ -9,24 +9,24 @@ terms, so that the decision does not repeat it.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import structlog
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from services.kit.clock import BusinessClock
 from services.quota.domain import Account, Period, UsageRecorded, ended_period, mark_ended, recorded
-from services.quota.events import to_event, to_plan
+from services.quota.events import to_event
 from services.quota.storage import QuotaUnitOfWork
 
 EVERY_S = 10.0
 LOOK_S = 0.25  # how soon a clock that was moved is noticed
 PLACE = "totals"
 OVERLAP = timedelta(seconds=15)  # longer than a decision takes from its instant to its commit
-PAGE = 500
+PAGE = 200  # accounts at a time: decisions wait while their totals are worked out
 
 ENDS = 100  # accounts whose periods end in one transaction: it holds their locks, and decisions wait for those
 
@@ -35,13 +35,16 @@ _BEGIN = text("INSERT INTO place (name, token) VALUES (:name, '') ON CONFLICT DO
 _TAKE = text("SELECT token FROM place WHERE name = :name FOR UPDATE SKIP LOCKED")
 _LEAVE = text("UPDATE place SET token = :token WHERE name = :name")
 _NOW = text("SELECT clock_timestamp()")
-_USED = text("SELECT DISTINCT account_id FROM idem WHERE decide_time >= :since")
+_USED = text("""
+SELECT DISTINCT i.account_id FROM idem i JOIN account a ON a.id = i.account_id
+WHERE i.decide_time >= :since AND a.plan_id = ANY (CAST(:plans AS bigint[]))
+""")
 _ACCOUNTS = """
-SELECT a.id, a.version, p.id, p.data, a.anchor, a."interval", a.counters::text, a.terms::text
-FROM account a JOIN plan p ON p.id = a.plan_id WHERE a.id = ANY (CAST(:ids AS text[])) ORDER BY a.id
+SELECT a.id, a.version, a.plan_id, a.anchor, a."interval", a.counters::text, a.terms::text
+FROM account a WHERE a.id = ANY (CAST(:ids AS text[])) ORDER BY a.id
 """
 _READ = text(_ACCOUNTS)
-_LOCK = text(f"{_ACCOUNTS} FOR NO KEY UPDATE OF a")
+_LOCK = text(f"{_ACCOUNTS} FOR NO KEY UPDATE")
 _ANNOUNCED = text("""
 SELECT account_id, meter, period_start, used FROM usage_announced
 WHERE account_id = ANY (CAST(:ids AS text[])) AND NOT final
@@ -84,22 +87,29 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
             return 0
         at = await _now(uow, clock)
         since = datetime.fromisoformat(token) - OVERLAP if token else datetime.min.replace(tzinfo=UTC)
-        ordered = sorted({row[0] for row in await connection.execute(_USED, {"since": since})})
+        selling = [plan_id for plan_id, plan in (await uow.plans.all()).items() if plan.sells]
+        used = await connection.execute(_USED, {"since": since, "plans": selling}) if selling else ()
+        ordered = sorted(row[0] for row in used)
         told = 0
         for start in range(0, len(ordered), PAGE):
             page = ordered[start : start + PAGE]
-            accounts = [_to_account(row, at) for row in await connection.execute(_READ, {"ids": page})]
+            accounts = await _read(uow, _READ, page, at)
             rows = await connection.execute(_ANNOUNCED, {"ids": page})
             announced = {(account_id, meter, begun): used for account_id, meter, begun, used in rows}
+            totals, ends = [], []
             for account, meter in _sold(accounts):
                 total = recorded(account, meter)
                 if total.used != announced.get((account.id, meter, total.period_start), 0):
+                    totals.append(total)
                     uow.outbox.add(to_event(total), account.id)
-                    await connection.execute(_NOTE, _row(total))
-                    told += 1
                 ended = ended_period(account, meter)
                 if ended is not None and ended.used:
-                    await connection.execute(_NOTE_END, _row(ended))
+                    ends.append(ended)
+            for note, noted in ((_NOTE, totals), (_NOTE_END, ends)):
+                if noted:
+                    await connection.execute(note, [_row(each) for each in noted])
+            await uow.outbox.flush()
+            told += len(totals)
         await connection.execute(_LEAVE, {"name": PLACE, "token": at.isoformat()})
         await uow.commit()
     return told
@@ -114,9 +124,10 @@ async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
             at = await _now(uow, clock)
             ends = (await connection.execute(_ENDED, {"at": at, "most": ENDS})).all()
             more = len(ends) == ENDS
-            ids = sorted({row[0] for row in ends})
-            locked = await connection.execute(_LOCK, {"ids": ids})
-            accounts = {row[0]: _to_account(row, at) for row in locked}
+            if not ends:
+                break
+            locked = await _read(uow, _LOCK, sorted({row[0] for row in ends}), at)
+            accounts = {account.id: account for account in locked}
             marked: dict[str, Account] = {}
             for account_id, meter, start, end in ends:
                 account, used = accounts.get(account_id), None
@@ -131,7 +142,9 @@ async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
                 key = {"account_id": account_id, "meter": meter, "period_start": start}
                 await connection.execute(_END, {**key, "used": used})
             for account_id in sorted(marked):
-                await connection.execute(_MARK, {"id": account_id, "terms": json.dumps(marked[account_id].terms)})
+                await connection.execute(
+                    _MARK, {"id": account_id, "terms": orjson.dumps(marked[account_id].terms).decode()}
+                )
             await uow.commit()
     return told
 
@@ -154,10 +167,15 @@ async def _now(uow: QuotaUnitOfWork, clock: BusinessClock) -> datetime:
     return wall + clock.offset()
 
 
-def _to_account(row: Any, at: datetime) -> Account:
-    account_id, version, _, data, anchor, interval, counters, terms = row
-    kept = (json.loads(counters), at)
-    return Account(account_id, version, to_plan(data), anchor, interval, *kept, terms=json.loads(terms))
+async def _read(uow: QuotaUnitOfWork, statement: TextClause, ids: list[str], at: datetime) -> list[Account]:
+    rows = (await uow.connection.execute(statement, {"ids": ids})).all()
+    plans = await uow.plans.read({row[2] for row in rows})
+    return [
+        Account(
+            account_id, version, plans[plan_id], anchor, interval, orjson.loads(counters), at, terms=orjson.loads(terms)
+        )
+        for account_id, version, plan_id, anchor, interval, counters, terms in rows
+    ]
 
 
 async def keep_announcing(

@@ -55,7 +55,7 @@ def explain(account: _Account) -> None:
       tollway admin explain acct_…
     """
     with operator_api() as api:
-        told = api.get(f"/v1/operator/accounts/{_id(api, account)}")
+        told = api.get(f"/v1/operator/accounts/{account_id(api, account)}")
     if current.as_json:
         output.out_json(told)
         return
@@ -95,7 +95,7 @@ def override(
         until += "T00:00:00Z"
     body: dict[str, Any] = {"tier": tier or None, "terms": terms, "ends_at": until or None}
     with operator_api() as api:
-        answer = api.put(f"/v1/operator/accounts/{_id(api, account)}/override", body)
+        answer = api.put(f"/v1/operator/accounts/{account_id(api, account)}/override", body)
     if current.as_json:
         output.out_json(answer)
     elif remove:
@@ -114,7 +114,7 @@ def operator_api() -> Api:
     return Api(resolve_url(current.api_url), token)
 
 
-def _id(api: Api, account: str) -> str:
+def account_id(api: Api, account: str) -> str:
     """The account's id: given, or found by what else is known of it."""
     if re.fullmatch(r"acct_[A-Za-z0-9]{1,90}", account):
         return account

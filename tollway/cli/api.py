@@ -26,6 +26,9 @@ _NEXT_STEPS = {
     "key_not_found": "see which there are: tollway keys list",
     "cap_not_offered": "see which meters may be capped: tollway caps",
     "unknown_meter": "see which there are: tollway usage",
+    "message_not_found": "see which there are: tollway notify list",
+    "message_already_sent": "send it once more all the same: --again",
+    "no_recipient": "give the account an address: tollway admin contact",
     "operator_token_invalid": "check TOLLWAY_OPERATOR_TOKEN",
     "operator_disabled": "set TOLLWAY_OPERATOR_TOKEN where the gateway runs",
 }
@@ -63,8 +66,8 @@ class Api:
     def get(self, path: str) -> dict[str, Any]:
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._call("POST", path, body)
+    def post(self, path: str, body: dict[str, Any] | None = None, *, idempotency_key: str = "") -> dict[str, Any]:
+        return self._call("POST", path, body, {"Idempotency-Key": idempotency_key} if idempotency_key else None)
 
     def make(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A POST that makes something: with an Idempotency-Key, and once more when the answer was lost on its way."""

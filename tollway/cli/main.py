@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from tollway.cli import (
     account,
     admin_accounts,
+    admin_customers,
     audit,
     billing,
     caps,
@@ -20,10 +21,12 @@ from tollway.cli import (
     change,
     doctor,
     events,
+    events_again,
     invoices,
     keys,
     kill_switch,
     local,
+    notify,
     orgs,
     output,
     reconcile,
@@ -61,6 +64,7 @@ caps_app = _group(acts_alone=True)
 switch_app = _group(acts_alone=True)
 catalog_app = _group()
 local_app = _group()
+notify_app = _group()
 
 
 def _version(wanted: bool) -> None:
@@ -163,6 +167,12 @@ def catalog_group() -> None:
     """Check a price list, and put it on sale at Stripe."""
 
 
+@notify_app.callback()
+@with_options
+def notify_group() -> None:
+    """See what became of mails, send one again, look at them before customers do."""
+
+
 @local_app.callback()
 @with_options
 def local_group() -> None:
@@ -202,6 +212,10 @@ _ADMIN: dict[str, Callable[..., Any]] = {
     "accounts": admin_accounts.accounts,
     "explain": admin_accounts.explain,
     "override": admin_accounts.override,
+    "import": admin_customers.import_customers,
+    "contact": admin_customers.contact,
+    "erase": admin_customers.erase,
+    "late-usage": admin_customers.late_usage,
 }
 _CAPS: dict[str, Callable[..., Any]] = {"set": caps.set_cap, "clear": caps.clear}
 _SWITCH: dict[str, Callable[..., Any]] = {"on": kill_switch.on, "off": kill_switch.off}
@@ -212,6 +226,12 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "revoke": keys.revoke,
 }
 _LOCAL: dict[str, Callable[..., Any]] = {"token": local.token, "advance": local.advance, "status": local.status}
+_NOTIFY: dict[str, Callable[..., Any]] = {
+    "list": notify.list_messages,
+    "show": notify.show,
+    "resend": notify.resend,
+    "preview": notify.preview,
+}
 for name, function in _COMMANDS.items():
     app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _BILLING.items():
@@ -229,6 +249,8 @@ for name, function in _SWITCH.items():
 events_app.command("list", epilog=EXIT_CODES)(with_options(reconcile.list_events))
 events_app.command("show", epilog=EXIT_CODES)(with_options(reconcile.show))
 events_app.command("replay", epilog=EXIT_CODES)(with_options(reconcile.replay))
+events_app.command("republish", epilog=EXIT_CODES)(with_options(events_again.republish))
+events_app.command("snapshot", epilog=EXIT_CODES)(with_options(events_again.snapshot))
 events_app.command("tail", epilog=EXIT_CODES)(with_options(events.tail))
 app.add_typer(billing_app, name="billing")
 app.add_typer(orgs_app, name="orgs")
@@ -240,6 +262,9 @@ for name, function in {"check": catalog.check, "push": catalog.push}.items():
     catalog_app.command(name, epilog=EXIT_CODES)(with_options(function))
 for name, function in _LOCAL.items():
     local_app.command(name, epilog=EXIT_CODES)(with_options(function))
+for name, function in _NOTIFY.items():
+    notify_app.command(name, epilog=EXIT_CODES)(with_options(function))
+app.add_typer(notify_app, name="notify")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(local_app, name="local")
 app.add_typer(events_app, name="events")

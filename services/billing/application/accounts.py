@@ -22,7 +22,7 @@ from services.billing.storage.identity import User
 from services.kit.errors import InvalidArgument
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
-from tollway.billing.v1 import account_pb2
+from tollway.billing.v1 import account_pb2, recipient_pb2
 
 WINDOW = timedelta(hours=1)
 
@@ -116,3 +116,11 @@ def account_message(account: Account) -> account_pb2.Account:
         email=account.email,
         create_time=events.timestamp(account.create_time),
     )
+
+
+async def get_recipient(account_id: str, context: Context) -> recipient_pb2.Recipient:
+    """Whom to write to about the account, in whose name. Raises AccountNotFound."""
+    async with context.unit_of_work() as uow:
+        account = await uow.accounts.get(account_id)
+        state = await uow.entitlements.get(account_id)
+    return context.announcer.recipient(account, state)

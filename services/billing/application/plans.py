@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from services.billing.application.context import Context
 from services.billing.application.sync import save_entitlement
 from services.billing.application.webhooks import HANDLED
+from services.billing.catalog import Price, Tier
 from services.billing.domain.entitlement import Entitlement, resolve
 from services.billing.domain.principal import CATALOG
+from services.billing.domain.subscription import Subscription, current
 from services.billing.ports import Endpoint, Pushed
 from services.kit.errors import InvalidArgument
 from tollway.billing.v1 import billing_pb2, entitlement_pb2
@@ -59,7 +61,17 @@ async def list_plans(context: Context) -> billing_pb2.ListPlansResponse:
                     if isinstance(number, int):
                         quota.limit = number
         plans.append(plan)
-    return billing_pb2.ListPlansResponse(plans=plans, product=catalog.product.name)
+    return billing_pb2.ListPlansResponse(
+        plans=plans,
+        product=catalog.product.name,
+        brand=context.announcer.brand(),
+        key_kinds=[
+            billing_pb2.KeyKind(name=name, prefix=kind.prefix, gate=kind.gate or "", allowance=kind.allowance or "")
+            for name, kind in catalog.key_kinds.items()
+        ],
+        promotion_codes=catalog.policies.promotion_codes,
+        refunds=catalog.policies.refund is not None,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,10 @@ class Billing:
     stripe_customer_id: str
     grace_end_time: datetime | None
     default_tier: bool
+    tier: Tier
+    live: bool  # a subscription is: another one cannot be bought
+    trial_end_time: datetime | None
+    price: Price | None  # of the subscription, when the catalog has it
 
 
 async def get_billing(account_id: str, context: Context) -> Billing:
@@ -75,13 +91,24 @@ async def get_billing(account_id: str, context: Context) -> Billing:
         account = await uow.accounts.get(account_id)
         state = await uow.entitlements.get(account_id)
         failure = await uow.snapshots.first_unpaid_failure(account_id) if state.subscription_id else None
+        subscription = current(await uow.snapshots.subscriptions(account_id))
     days = context.catalog.policies.grace_days
+    trialing = subscription is not None and subscription.status == "trialing"
     return Billing(
         entitlement=state,
         stripe_customer_id=account.stripe_customer_id or "",
         grace_end_time=failure + timedelta(days=days) if failure is not None and days else None,
         default_tier=state.tier == context.catalog.default_tier,
+        tier=context.catalog.tiers[state.tier],
+        live=subscription is not None and subscription.live,
+        trial_end_time=subscription.trial_end if subscription is not None and trialing else None,
+        price=_price(subscription, context) if subscription is not None else None,
     )
+
+
+def _price(subscription: Subscription, context: Context) -> Price | None:
+    prices = (price for tier in context.catalog.tiers.values() for price in tier.prices)
+    return next((price for price in prices if price.lookup_key == subscription.lookup_key), None)
 
 
 async def batch_get_entitlements(account_ids: list[str], context: Context) -> list[entitlement_pb2.Entitlements]:

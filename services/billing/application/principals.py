@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.billing.application import accounts, audit, auth, sessions
+from services.billing.application import accounts, audit, auth, key_sessions, sessions
 from services.billing.application.context import Context
 from services.billing.application.names import slug_of
 from services.billing.domain.principal import Actor, ActorKind, Role
@@ -122,7 +122,7 @@ def _outside_principal(account: Account, outside: Outside) -> Principal:
 async def authorize_org(slug: str, credential: Credential, context: Context) -> Principal:
     """Who the credential is in the account of this slug. Raises AccountNotFound, alike for an unknown account and for
     one that the credential has no part in."""
-    if credential.session_token:
+    if _is_person(credential):
         session = await sessions.resolve_session(credential.session_token, context)
         async with context.unit_of_work() as uow:
             account = await uow.accounts.by_slug(slug)
@@ -138,7 +138,7 @@ async def authorize_org(slug: str, credential: Credential, context: Context) -> 
 
 async def list_orgs(credential: Credential, context: Context) -> list[tuple[Account, Role | None]]:
     """The accounts that the credential has a part in, by slug."""
-    if credential.session_token:
+    if _is_person(credential):
         session = await sessions.resolve_session(credential.session_token, context)
         async with context.unit_of_work() as uow:
             return list(await uow.memberships.of_user(session.user.id, MOST))
@@ -146,8 +146,14 @@ async def list_orgs(credential: Credential, context: Context) -> list[tuple[Acco
     return [(principal.account, principal.role)]
 
 
+def _is_person(credential: Credential) -> bool:
+    return bool(credential.session_token) and not credential.session_token.startswith(key_sessions.PREFIX)
+
+
 async def _only_account(credential: Credential, context: Context) -> Principal:
-    """Of a credential that belongs to one account: a key, or an outside identity."""
+    """Of a credential that belongs to one account: a key, a session that is one, or an outside identity."""
+    if credential.session_token:
+        return of_key(await key_sessions.key_of(credential.session_token, context), context)
     if credential.api_key:
         return of_key(await auth.authenticate(credential.api_key, context), context)
     if credential.outside is not None:

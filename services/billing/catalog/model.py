@@ -34,8 +34,18 @@ def _contact(value: str) -> str:
     return value
 
 
+def _mailbox(value: str) -> str:
+    if len(value) > 254 or not re.fullmatch(
+        r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", value
+    ):
+        raise ValueError("expected one plain address, such as billing@example.com")
+    return value
+
+
 DecimalText = Annotated[str, AfterValidator(_decimal)]
 Contact = Annotated[str, AfterValidator(_contact)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f<>]+$")]
 
 
 class _Part(BaseModel):
@@ -43,11 +53,18 @@ class _Part(BaseModel):
 
 
 class Product(_Part):
-    """How the seller presents itself."""
+    """What is sold, and whom to ask about it."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f<>]+$")]
+    name: DisplayName
     contact: Contact = Field(description="Whom customers write to: mailto: or https.")
+
+
+class Brand(_Part):
+    """How the seller shows itself in mails and on the billing page."""
+
+    name: DisplayName | None = Field(None, description="Else the product's name.")
     color: Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")] = "#4f46e5"
+    sender: Mailbox | None = Field(None, description="The address that mails come from; else TOLLWAY_MAIL_FROM.")
 
 
 class Price(_Part):
@@ -185,6 +202,7 @@ class Catalog(_Part):
 
     version: Literal[1]
     product: Product
+    brand: Brand = Brand()
     default_tier: Name = Field(description="The tier of accounts without a subscription.")
     meters: dict[Name, Meter] = {}
     limits: dict[Name, Limit] = {}
@@ -337,6 +355,10 @@ class Catalog(_Part):
     def audit_retention(self, tier: str) -> timedelta:
         days = (t.audit_retention_days for t in reversed(self.lineage(tier)))
         return timedelta(days=next((d for d in days if d is not None), self.policies.audit_retention_days))
+
+    @property
+    def brand_name(self) -> str:
+        return self.brand.name or self.product.name
 
     @property
     def first_key_kind(self) -> str:

@@ -28,6 +28,7 @@ class Subscription:
     canceled_at: datetime | None
     ended_at: datetime | None
     trial_end: datetime | None
+    cancel_reason: str = ""  # cancellation_requested, payment_failed, payment_disputed; empty when Stripe says none
 
     @property
     def live(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.domain.principal import Role
@@ -93,6 +93,12 @@ class ApiKeys:
 
     async def owner(self, key_hash: bytes) -> KeyOwner | None:
         """One read: the key, its account, the tier as it is now, and its user's role."""
+        return await self._owner(api_key.c.hash == key_hash)
+
+    async def owner_of_id(self, key_id: str) -> KeyOwner | None:
+        return await self._owner(api_key.c.id == key_id)
+
+    async def _owner(self, which: ColumnElement[bool]) -> KeyOwner | None:
         columns = (api_key.c.id, api_key.c.kind, api_key.c.revoke_time, entitlement.c.tier, entitlement.c.version)
         statement = (
             select(account, *columns, membership.c.role)
@@ -102,7 +108,7 @@ class ApiKeys:
                 membership,
                 (membership.c.account_id == api_key.c.account_id) & (membership.c.user_id == api_key.c.user_id),
             )
-            .where(api_key.c.hash == key_hash)
+            .where(which)
         )
         row = (await self._connection.execute(statement)).first()
         if row is None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, literal_column, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.billing.domain.notices import Told
 from services.billing.domain.subscription import Invoice, Subscription
 from services.billing.storage.tables import invoice, subscription
 
@@ -24,6 +25,7 @@ class Announced:
     paid: bool
     attempts: int
     first_failure_time: datetime | None
+    is_new: bool = False  # it is seen for the first time
 
 
 class Snapshots:
@@ -42,19 +44,45 @@ class Snapshots:
         )
         return [Subscription(**row) for row in (await self._connection.execute(statement)).mappings()]
 
+    async def told(self, account_id: str) -> dict[str, Told]:
+        """By the subscription's id."""
+        columns = (subscription.c.trial_end_told, subscription.c.cancel_time_told, subscription.c.ended_told)
+        statement = select(subscription.c.id, *columns).where(subscription.c.account_id == account_id)
+        return {row[0]: Told(*row[1:]) for row in (await self._connection.execute(statement)).all()}
+
+    async def note_told(self, subscription_id: str, told: Told) -> None:
+        values = {"trial_end_told": told.trial_end, "cancel_time_told": told.cancel_time, "ended_told": told.ended}
+        await self._connection.execute(update(subscription).where(subscription.c.id == subscription_id).values(values))
+
     async def save_invoice(self, account_id: str, read: Invoice) -> Announced:
         """Saves it and returns what had been announced of it before."""
         values = vars(read)
         statement = insert(invoice).values(account_id=account_id, paid_announced=False, attempts_announced=0, **values)
         statement = statement.on_conflict_do_update(index_elements=["id"], set_=values)
         returning = statement.returning(
-            invoice.c.paid_announced, invoice.c.attempts_announced, invoice.c.first_failure_time
+            invoice.c.paid_announced,
+            invoice.c.attempts_announced,
+            invoice.c.first_failure_time,
+            literal_column("xmax = 0"),  # of a row that was inserted
         )
         return Announced(*(await self._connection.execute(returning)).one())
 
     async def invoices(self, account_id: str) -> list[Invoice]:
         statement = select(*(invoice.c[name] for name in _INVOICE)).where(invoice.c.account_id == account_id)
         return [Invoice(**row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def listed_invoices(self, account_id: str, before: str, limit: int) -> list[Invoice]:
+        """Newest first, without drafts; `before` is the id of the last one seen, or empty."""
+        statement = select(*(invoice.c[name] for name in _INVOICE)).where(
+            invoice.c.account_id == account_id, invoice.c.status != "draft"
+        )
+        if before:
+            last = select(invoice.c.create_time, invoice.c.id).where(
+                invoice.c.id == before, invoice.c.account_id == account_id
+            )
+            statement = statement.where(tuple_(invoice.c.create_time, invoice.c.id) < last.scalar_subquery())
+        ordered = statement.order_by(invoice.c.create_time.desc(), invoice.c.id.desc()).limit(limit)
+        return [Invoice(**row) for row in (await self._connection.execute(ordered)).mappings()]
 
     async def announced(
         self, invoice_id: str, *, paid: bool, attempts: int, first_failure_time: datetime | None

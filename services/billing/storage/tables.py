@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     literal_column,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -37,6 +38,10 @@ account = Table(
     Column("email", Text, nullable=False),
     Column("stripe_customer_id", Text, unique=True),
     Column("create_time", _INSTANT, nullable=False),
+    Column("import_time", _INSTANT),
+    Column("contact_verify_time", _INSTANT),
+    Column("erase_time", _INSTANT),
+    Index("ix_account_email", literal_column("lower(email)")),
 )
 
 api_key = Table(
@@ -113,6 +118,43 @@ device_code_miss = Table(
     Index("ix_device_code_miss_user", "user_id", "create_time"),
 )
 
+# A mailed link that lets one browser in, once.
+sign_in_link = Table(
+    "sign_in_link",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("user_id", ForeignKey("app_user.id"), nullable=False, index=True),
+    Column("browser_hash", LargeBinary, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("use_time", _INSTANT),
+)
+
+# For the rate limits; `email` is empty for tries with a key.
+sign_in_attempt = Table(
+    "sign_in_attempt",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=True),
+    Column("email", Text, nullable=False),
+    Column("remote_address", Text, nullable=False),
+    Column("create_time", _INSTANT, nullable=False),
+    Index("ix_sign_in_attempt_email", "email", "create_time"),
+    Index("ix_sign_in_attempt_remote_address", "remote_address", "create_time"),
+)
+
+# A browser that came in with an API key.
+key_session = Table(
+    "key_session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("key_id", ForeignKey("api_key.id"), nullable=False, index=True),
+    Column("create_time", _INSTANT, nullable=False),
+    Column("expire_time", _INSTANT, nullable=False, index=True),
+    Column("end_time", _INSTANT),
+)
+
 outside_identity = Table(
     "outside_identity",
     metadata,
@@ -179,6 +221,11 @@ subscription = Table(
     Column("canceled_at", _INSTANT),
     Column("ended_at", _INSTANT),
     Column("trial_end", _INSTANT),
+    Column("cancel_reason", Text, nullable=False, server_default=""),
+    # Ours: what was announced. See domain.notices.
+    Column("trial_end_told", _INSTANT),
+    Column("cancel_time_told", _INSTANT),
+    Column("ended_told", Boolean, nullable=False, server_default=text("false")),
 )
 
 invoice = Table(
@@ -340,6 +387,25 @@ billing_sync = Table(
     Column("next_time", _INSTANT, nullable=False),
     Column("error", Text, nullable=False),
     Index("ix_billing_sync_due", "next_time", postgresql_where=literal_column("wanted > done")),
+)
+
+# Accounts whose customer at Stripe is to be made as the account is here: its address, whose it is, or that it is gone.
+customer_push = Table(
+    "customer_push",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("wanted", BigInteger, nullable=False),
+    Column("hold_until", _INSTANT, nullable=False, index=True),
+)
+
+# How far a comparison of everything has come, and when the next one begins.
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("cursor", Text, nullable=False),
+    Column("next_time", _INSTANT, nullable=False),
+    Column("hold_until", _INSTANT, nullable=False),
 )
 
 # Stripe's price ids and their tiers, for ever: a changed catalog downgrades nobody.

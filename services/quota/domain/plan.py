@@ -112,6 +112,7 @@ class Plan:
     # Per meter, the rates that refuse; empty when the plan has none, so that it pays nothing for them.
     rates_of: Mapping[str, tuple[Limit, ...]] = field(init=False, compare=False, repr=False)
     rules: Mapping[str, Rules] = field(init=False, compare=False, repr=False)
+    sells: bool = field(init=False, compare=False, repr=False)  # some meter by the unit
 
     def __post_init__(self) -> None:
         ordered = sorted(self.limits, key=lambda limit: limit.kind)
@@ -119,6 +120,7 @@ class Plan:
         rules = {name: _rules(meter, spans[name]) for name, meter in self.meters.items()}
         object.__setattr__(self, "limits_of", spans)
         object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "sells", any(each.sold for each in rules.values()))
         object.__setattr__(self, "rates_of", {name: each.rates for name, each in rules.items() if each.rates})
 
 

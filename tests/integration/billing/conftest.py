@@ -22,12 +22,14 @@ from services.billing.application.context import Context
 from services.billing.application.sync import HOLD, assign_unowned, sync
 from services.billing.catalog import load_catalog
 from services.billing.events import Announcer
+from services.billing.later import Later
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
 from services.billing.vault import Vault
 from services.kit.clock import WallClock
 from services.kit.database import create_engine
 from tests.fakes.payments import FakePayments
+from tests.fakes.sign_in_mail import FakeSignInMail
 from tests.fakes.usage import FakeUsage
 from tollway.billing.v1 import account_pb2, events_pb2
 
@@ -72,6 +74,8 @@ class Billing:
     payments: FakePayments
     engine: AsyncEngine
     usage: FakeUsage = field(default_factory=FakeUsage)
+    mail: FakeSignInMail = field(default_factory=FakeSignInMail)
+    later: Later = field(default_factory=Later)
 
     async def sign_up(self, email: str = "ada@example.com", **values: str) -> account_pb2.CreateAccountResponse:
         return await accounts.create_account(accounts.CreateAccount(email, "Ada", **values), self.context)
@@ -123,7 +127,7 @@ async def running_billing(
     dsn: str, catalog_file: Path = Path("catalogs/skytale.yaml"), **more: Any
 ) -> AsyncIterator[Billing]:
     engine = create_engine(dsn)
-    payments, usage = FakePayments(), FakeUsage()
+    payments, usage, mail, later = FakePayments(), FakeUsage(), FakeSignInMail(), Later()
     catalog = load_catalog(catalog_file)
     chosen = settings(dsn, **more)
     context = Context(
@@ -132,16 +136,19 @@ async def running_billing(
         announcer=Announcer(catalog, chosen.public_url),
         payments=payments,
         usage=usage,
+        sign_in_mail=mail,
         vault=Vault(chosen.secret_key),
         business=WallClock(),
         wall=WallClock(),
         unit_of_work=lambda: BillingUnitOfWork(engine),
         marked=lambda: None,
+        later=later,
     )
     try:
         await plans.push_catalog(context)
-        yield Billing(context, payments, engine, usage)
+        yield Billing(context, payments, engine, usage, mail, later)
     finally:
+        await later.finished()
         await engine.dispose()
 
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 import jwt
 import pytest
 
-from services.billing.application import auth
+from services.billing.application import accounts, auth
 from services.billing.domain.api_key import new_key
 from services.billing.errors import (
+    AccountNotFound,
     ApiKeyMalformed,
     ApiKeyRevoked,
     ApiKeyUnknown,
@@ -136,3 +137,14 @@ async def test_replicas_make_one_signing_key_between_them(billing: Billing) -> N
     await asyncio.gather(*(replica.rotate() for replica in replicas))
     assert len({await replica.jwks() for replica in replicas}) == 1
     assert await billing.rows("SELECT count(*) FROM signing_key") == [(1,)]
+
+
+async def test_whom_to_write_to_comes_with_the_brand_and_the_tiers_limits(billing: Billing) -> None:
+    created = await billing.sign_up("ada@example.com")
+    found = await accounts.get_recipient(created.account.id, billing.context)
+    assert (found.account_id, found.account_name, found.tier_name) == (created.account.id, "Ada", "Free")
+    assert (found.contact_email, found.customer_email) == ("", "ada@example.com")
+    assert (found.brand.name, found.brand.color) == ("Skytale", "#0f766e")
+    assert [(limit.name, limit.limit) for limit in found.limits] == [("messages_per_month", 100_000)]
+    with pytest.raises(AccountNotFound):
+        await accounts.get_recipient("acct_nobody", billing.context)

@@ -94,3 +94,10 @@ async def test_without_an_operator_token_nobody_may(stack: Stack) -> None:
 async def test_bad_input_names_its_field(operated: Stack, body: dict[str, object], code: str, field: str) -> None:
     answer = await operated.http.put(PATH, json=body, headers=AUTH)
     assert assert_problem(answer, 422, code)["field"] == field
+
+
+@pytest.mark.parametrize("query", ["page_size=0", "page_size=1001", "page_size=ten", "status=" + "x" * 21])
+async def test_a_query_of_another_shape_is_refused_by_name(operated: Stack, query: str) -> None:
+    answer = await operated.http.get(f"/v1/operator/stripe-events?{query}", headers=AUTH)
+    problem = assert_problem(answer, 422, "validation_failed", field=query.partition("=")[0])
+    assert "x" * 21 not in str(problem)

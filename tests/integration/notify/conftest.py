@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -32,8 +33,11 @@ from local.blocking import run_apart
 from services.kit.outbox import Envelope as Event
 from services.kit.stream import NAME, Stream
 from services.notify.consumer import DURABLE
+from services.notify.events import account_of
 from tests.infra.servers import Templates
+from tollway.billing.v1 import recipient_pb2, recipient_pb2_grpc
 from tollway.billing.v1.events_pb2 import Brand, Invoice, InvoicePaid, InvoicePaymentFailed
+from tollway.billing.v1.recipient_pb2 import Recipient
 from tollway.notify.v1 import notify_pb2 as pb
 from tollway.notify.v1.notify_pb2_grpc import NotifyServiceStub
 
@@ -194,7 +198,36 @@ class Notify:
         await until(there, 20)
 
 
-def made(folder: Path, dsn: str, nats_url: str, smtp_port: int) -> Notify:
+class Billing(recipient_pb2_grpc.RecipientServiceServicer):
+    """What notify asks of billing, over gRPC, on a port of its own. `down`: it answers that it cannot."""
+
+    def __init__(self) -> None:
+        self.recipients: dict[str, Recipient] = {}
+        self.down = False
+        self.asked = 0
+
+    def GetRecipient(self, request: Any, context: Any) -> recipient_pb2.GetRecipientResponse:  # noqa: N802
+        self.asked += 1
+        if self.down:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "down")
+        if request.account_id not in self.recipients:
+            context.abort(grpc.StatusCode.NOT_FOUND, "There is no such account.")
+        return recipient_pb2.GetRecipientResponse(recipient=self.recipients[request.account_id])
+
+
+@contextlib.contextmanager
+def answering(billing: Billing, port: int) -> Iterator[None]:
+    server = grpc.server(ThreadPoolExecutor(4))
+    recipient_pb2_grpc.add_RecipientServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call]
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
+
+
+def made(folder: Path, dsn: str, nats_url: str, smtp_port: int, billing_port: int = 1) -> Notify:
     """A service that has not started yet; its log and failpoints are in `folder`."""
     (folder / "failpoints").mkdir(parents=True)
     env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLWAY_")} | {
@@ -204,6 +237,7 @@ def made(folder: Path, dsn: str, nats_url: str, smtp_port: int) -> Notify:
         "TOLLWAY_NOTIFY_METRICS_PORT": "0",
         "TOLLWAY_NATS_URL": nats_url,
         "TOLLWAY_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
+        "TOLLWAY_BILLING_ADDR": f"127.0.0.1:{billing_port}",
         "TOLLWAY_FAILPOINTS": str(folder / "failpoints"),
     }
     return Notify(env, folder)
@@ -230,6 +264,7 @@ class Shared:
     inboxes: Inboxes
     dsn: str
     nats_url: str
+    billing: Billing
 
     async def clear(self) -> None:
         """Waits until nothing is under way, and forgets everything."""
@@ -243,8 +278,9 @@ class Shared:
 
         try:
             await until(quiet)
-            await connection.execute("TRUNCATE messages, inbox")
+            await connection.execute("TRUNCATE messages, inbox, resends, erased_accounts")
             self.inboxes.__init__()  # type: ignore[misc]
+            self.billing.__init__()  # type: ignore[misc]
         finally:
             await connection.close()
             await client.close()
@@ -254,11 +290,12 @@ class Shared:
 def shared(templates: Templates, nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     run_apart(new_stream(nats_url))
     inboxes, port = Inboxes(), ports.reserve()
-    with templates.copy("notify") as dsn, serving(inboxes, port):
-        notify = made(tmp_path_factory.mktemp("notify"), dsn, nats_url, port)
+    billing, billing_port = Billing(), ports.reserve()
+    with templates.copy("notify") as dsn, serving(inboxes, port), answering(billing, billing_port):
+        notify = made(tmp_path_factory.mktemp("notify"), dsn, nats_url, port, billing_port)
         try:
             run_apart(notify.start())
-            yield Shared(notify, inboxes, dsn, nats_url)
+            yield Shared(notify, inboxes, dsn, nats_url, billing)
         finally:
             notify.kill()
 
@@ -275,6 +312,11 @@ def inboxes(shared: Shared) -> Inboxes:
     return shared.inboxes
 
 
+@pytest.fixture
+def billing(shared: Shared) -> Billing:
+    return shared.billing
+
+
 Publish = Callable[..., Awaitable[str]]
 
 
@@ -285,7 +327,7 @@ async def publish(nats_url: str) -> AsyncIterator[Publish]:
     stream.start()
 
     async def send(message: Message, event_id: str = "") -> str:
-        envelope = Event.of(message, message.invoice.account_id)  # type: ignore[attr-defined]
+        envelope = Event.of(message, account_of(message))
         headers = envelope.headers()
         if event_id:
             headers |= {"ce-id": event_id, "Nats-Msg-Id": f"{event_id}/{time.monotonic_ns()}"}
@@ -302,6 +344,14 @@ def stamp(text: str) -> Timestamp:
     return time_stamp
 
 
+BRAND = Brand(
+    name="Skytale",
+    support_contact="mailto:support@skytale.example",
+    color="#4f46e5",
+    billing_url="https://skytale.example/billing",
+)
+
+
 def invoice(number: int = 1, **changes: Any) -> Invoice:
     facts: dict[str, Any] = {
         "id": f"in_{number}",
@@ -314,12 +364,7 @@ def invoice(number: int = 1, **changes: Any) -> Invoice:
         "invoice_pdf_url": f"https://invoice.example/i/{number}/pdf",
         "customer_email": "ada@example.com",
         "account_name": "Ada & Sons",
-        "brand": Brand(
-            name="Skytale",
-            support_contact="mailto:support@skytale.example",
-            color="#4f46e5",
-            billing_url="https://skytale.example/billing",
-        ),
+        "brand": BRAND,
     }
     return Invoice(**(facts | changes))
 

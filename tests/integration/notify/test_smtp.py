@@ -34,7 +34,7 @@ async def deliver(server: Server, to: str) -> None:
     async def before_content() -> None:
         """What the service does here is not under test."""
 
-    mailer = SmtpMailer(server, "billing@example.com")
+    mailer = SmtpMailer(server)
     try:
         await mailer.deliver(mail(to), to, before_content)
     finally:

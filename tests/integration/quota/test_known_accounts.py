@@ -15,10 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.clock import BusinessClock
-from services.quota.domain import Acquire, Decision, KillSwitch, Release, SetCap, Unknown, Use, rate
+from services.quota.domain import Acquire, Decision, KillSwitch, Release, SetCap, Unknown, Use, rate, settle
 from services.quota.events import to_plan, to_snapshot
 from services.quota.known import Known, KnownAccounts
-from services.quota.lane import Lane
+from services.quota.lane import Lane, new_key
+from services.quota.maintenance import make_days
+from services.quota.storage import Plans
+from services.quota.store import Store
 from tests.contract.quota.test_commands import guarded
 from tests.integration.quota import lanes, world
 from tests.integration.quota.lanes import allowed, decided, one, serving
@@ -127,6 +130,51 @@ async def test_a_rate_of_a_key_that_a_lane_has_not_read_is_read(database: str) -
                 True,
                 True,
             ]
+
+
+async def test_nothing_that_was_known_before_the_connection_was_lost_is_believed_after_it(database: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, guarded("acct_a", quota=None))
+        await make_days(engine)
+        store = Store(database, Plans(), BusinessClock())
+
+        async def used() -> int:
+            opened = await store.open([USE])
+            settled = settle([USE], opened, new_key)
+            assert await store.save(settled, opened)
+            (decision,) = settled.outcomes
+            assert isinstance(decision, Decision)
+            return decision.limits[0].used
+
+        try:
+            assert [await used(), await used()] == [1, 2]
+            # As a server has it that took over without the last commits and went on: other counts, the same revision.
+            async with engine.begin() as connection:
+                await connection.execute(text("UPDATE account SET counters = '{}'"))
+            assert await store.connection.recover() is False
+            assert await used() == 1
+        finally:
+            await store.connection.close()
+
+
+def test_an_account_that_was_found_as_it_was_known_is_contended_for_fewer_turns_the_next_time() -> None:
+    plan = to_plan(to_snapshot(guarded("acct_a")).plan)
+    known, entry = KnownAccounts(), Known("acct_a", 1, 1, plan, None, "", "{}", "{}", (), {})
+
+    def turns() -> int:
+        known.found_stale(["acct_a"])
+        for turn in range(1000):
+            if not known.is_contended("acct_a"):
+                return turn
+            known.take_turn("acct_a")
+        raise AssertionError
+
+    assert [turns() for _ in range(4)] == [2, 4, 8, 16]
+    known.keep(entry)
+    for _ in range(3):
+        known.keep(entry, verified=True)
+    assert turns() == 4
+    assert known.get("acct_a") is None
 
 
 async def test_an_account_that_is_removed_is_unknown_to_whoever_knew_it(database: str) -> None:

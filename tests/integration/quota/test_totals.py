@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local import ports
@@ -116,6 +117,28 @@ async def test_a_period_without_a_successor_is_closed_once_and_a_later_use_does_
         kept.advance(70)
         await kept.announce()
         assert await kept.told() == [(3, False), (7, True), (2, False), (2, True)]
+
+
+async def test_announcing_reads_a_plan_once_and_no_account_whose_plan_sells_nothing(
+    tmp_path: Path, database: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await world.put(kept.engine, world.entitlements("acct_free", limit=None))
+        for account_id in ("acct_a", "acct_b", "acct_free"):
+            await kept.use(1, account_id=account_id)
+        read: dict[str, int] = {"plans": 0, "accounts": 0}
+
+        def note(_: object, __: object, statement: str, ___: object, ____: object, _____: object) -> None:
+            read["plans"] += "SELECT id, data FROM plan" in statement
+            read["accounts"] += "a.counters" in statement
+
+        event.listen(kept.engine.sync_engine, "after_cursor_execute", note)
+        clock, plans = BusinessClock(kept.clock_file), Plans()
+        assert await totals.announce(QuotaUnitOfWork(kept.engine, plans, clock), clock) == 2
+        assert read == {"plans": 1, "accounts": 1}
+        await kept.use(1)
+        assert await totals.announce(QuotaUnitOfWork(kept.engine, plans, clock), clock) == 1
+        assert read == {"plans": 1, "accounts": 2}
 
 
 @pytest.mark.parametrize("announced_before", [True, False])

@@ -13,6 +13,7 @@ from services.billing.domain.entitlement import new_account
 from services.billing.events import Announcer
 from services.kit.errors import InvalidArgument
 from tollway.billing.v1 import entitlement_pb2 as pb
+from tollway.billing.v1 import events_pb2
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SKYTALE = load_catalog(Path("catalogs/skytale.yaml"))
@@ -89,3 +90,16 @@ def test_a_name_with_control_characters_or_of_no_length_is_refused_by_field(name
     with pytest.raises(InvalidArgument) as caught:
         checked_name(name)
     assert caught.value.field == "name"
+
+
+def test_mails_carry_the_catalogs_brand_and_without_one_the_products_name(tmp_path: Path) -> None:
+    def brand(section: str) -> events_pb2.Brand:
+        path = tmp_path / "branded.yaml"
+        path.write_text(Path("catalogs/skytale.yaml").read_text().replace('  color: "#0f766e"\n', section))
+        return Announcer(load_catalog(path), "https://pay.example").brand()
+
+    given = brand('  name: Skytale Relay\n  color: "#123abc"\n  sender: billing@skytale.example\n')
+    assert (given.name, given.color, given.sender) == ("Skytale Relay", "#123abc", "billing@skytale.example")
+    usual = brand("  {}\n")
+    assert (usual.name, usual.color, usual.sender) == ("Skytale", "#4f46e5", "")
+    assert (usual.support_contact, usual.billing_url) == ("mailto:contact@skytale.sh", "https://pay.example")

@@ -157,3 +157,19 @@ def test_gates_allowances_and_retention_follow_the_line_of_ancestors() -> None:
         "enterprise": (True, None, 5, 2557),
     }
     assert load_catalog(SKYTALE).audit_retention("pro").days == 30
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('color: "0f766e"', "brand.color: String should match pattern"),
+        ("color: teal", "brand.color: String should match pattern"),
+        ("sender: billing", "brand.sender: expected one plain address, such as billing@example.com"),
+        ('sender: "a@b.example\\r\\nBcc: c@d.example"', "brand.sender: expected one plain address"),
+        ("sender: Skytale <a@b.example>", "brand.sender: expected one plain address"),
+        ('name: "Sky<b>tale"', "brand.name: String should match pattern"),
+        ("logo: sky.png", "brand.logo: is not known here; check the spelling"),
+    ],
+)
+def test_a_wrong_brand_is_told_with_file_line_and_field(tmp_path: Path, line: str, told: str) -> None:
+    assert broken(tmp_path, 'color: "#0f766e"', line).startswith(f"broken.yaml:9: {told}")

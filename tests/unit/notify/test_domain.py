@@ -10,24 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.notify import domain
-from services.notify.domain import Brand, Invoice, PaymentFailed, Receipt, State
+from services.notify.domain import Addressee, Brand, Invoice, PaymentFailed, Receipt, State
 
 INVOICE = Invoice(
     id="in_1",
-    account_id="acct_1",
-    account_name="Ada",
     number="ABCD-0001",
     amount_due=2900,
     amount_paid=2900,
     currency="usd",
     hosted_url="https://invoice.example/1",
     pdf_url="https://invoice.example/1/pdf",
+)
+TO = Addressee(
+    account_id="acct_1",
+    account_name="Ada",
     contact_email="contact@example.com",
     customer_email="customer@example.com",
     brand=Brand("Skytale", "mailto:help@example.com", "#4f46e5", "https://app.example/billing"),
 )
-RECEIPT = Receipt(INVOICE, datetime(2026, 3, 1, tzinfo=UTC))
-FAILED = PaymentFailed(INVOICE, None, 7, datetime(2026, 3, 8, tzinfo=UTC), action_required=False)
+RECEIPT = Receipt(TO, INVOICE, datetime(2026, 3, 1, tzinfo=UTC))
+FAILED = PaymentFailed(TO, INVOICE, None, 7, datetime(2026, 3, 8, tzinfo=UTC), action_required=False)
 
 
 def test_the_contact_address_is_written_to_first() -> None:
@@ -36,7 +38,7 @@ def test_the_contact_address_is_written_to_first() -> None:
 
 @pytest.mark.parametrize("contact", ["", "  ", "not an address", "a@b.example\r\nBcc: eve@evil.example"])
 def test_without_a_usable_contact_address_the_customers_is_used(contact: str) -> None:
-    assert domain.recipient_of(replace(INVOICE, contact_email=contact)) == "customer@example.com"
+    assert domain.recipient_of(replace(TO, contact_email=contact)) == "customer@example.com"
 
 
 def test_a_receipt_goes_by_what_was_paid_and_a_failure_by_what_is_due() -> None:
@@ -48,8 +50,10 @@ def test_a_receipt_goes_by_what_was_paid_and_a_failure_by_what_is_due() -> None:
 
 
 def test_a_failure_of_an_invoice_already_paid_is_not_told_but_its_receipt_is() -> None:
-    assert domain.open_message(FAILED, already_paid=True).state is State.SKIPPED
-    assert domain.open_message(RECEIPT, already_paid=True).state is State.PENDING
+    opening = domain.open_message(FAILED, overtaken=True)
+    assert (opening.state, opening.reason) == (State.SKIPPED, "the invoice was paid before this could be sent")
+    assert RECEIPT.topic == FAILED.topic
+    assert RECEIPT.rank > FAILED.rank
 
 
 @given(st.text(max_size=60) | st.emails())

@@ -23,39 +23,42 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tollway.billing.v1 import events_pb2 as tollway_dot_billing_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollway/billing/v1/billing.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x05Price\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlookup_key\x18\x02 \x01(\t\x12\x13\n\x0bunit_amount\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x10\n\x08interval\x18\x05 \x01(\t\"\xb0\x01\n\x04Plan\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12)\n\x06prices\x18\x04 \x03(\x0b\x32\x19.tollway.billing.v1.Price\x12\x15\n\rcontact_sales\x18\x05 \x01(\x08\x12-\n\x06quotas\x18\x06 \x03(\x0b\x32\x1d.tollway.billing.v1.PlanQuota\"H\n\tPlanQuota\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06period\x18\x03 \x01(\tB\x08\n\x06_limit\"\x12\n\x10ListPlansRequest\"M\n\x11ListPlansResponse\x12\'\n\x05plans\x18\x01 \x03(\x0b\x32\x18.tollway.billing.v1.Plan\x12\x0f\n\x07product\x18\x02 \x01(\t\"\xa8\x02\n\x07\x42illing\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x36\n\x12\x63urrent_period_end\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x05 \x01(\x08\x12\x1a\n\x12stripe_customer_id\x18\x06 \x01(\t\x12\x1e\n\x16stripe_subscription_id\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12\x32\n\x0egrace_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65\x66\x61ult_tier\x18\n \x01(\x08\"\'\n\x11GetBillingRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"B\n\x12GetBillingResponse\x12,\n\x07\x62illing\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Billing\"\x88\x01\n\x15\x43reateCheckoutRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x13\n\x0bsuccess_url\x18\x03 \x01(\t\x12\x12\n\ncancel_url\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08price_id\x18\x06 \x01(\t\"j\n\x16\x43reateCheckoutResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x1a\x43reatePortalSessionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nreturn_url\x18\x02 \x01(\t\"*\n\x1b\x43reatePortalSessionResponse\x12\x0b\n\x03url\x18\x01 \x01(\t2\xa8\x03\n\x0e\x42illingService\x12X\n\tListPlans\x12$.tollway.billing.v1.ListPlansRequest\x1a%.tollway.billing.v1.ListPlansResponse\x12[\n\nGetBilling\x12%.tollway.billing.v1.GetBillingRequest\x1a&.tollway.billing.v1.GetBillingResponse\x12g\n\x0e\x43reateCheckout\x12).tollway.billing.v1.CreateCheckoutRequest\x1a*.tollway.billing.v1.CreateCheckoutResponse\x12v\n\x13\x43reatePortalSession\x12..tollway.billing.v1.CreatePortalSessionRequest\x1a/.tollway.billing.v1.CreatePortalSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollway/billing/v1/billing.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollway/billing/v1/events.proto\"`\n\x05Price\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nlookup_key\x18\x02 \x01(\t\x12\x13\n\x0bunit_amount\x18\x03 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x10\n\x08interval\x18\x05 \x01(\t\"\xb0\x01\n\x04Plan\x12\x0c\n\x04tier\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12)\n\x06prices\x18\x04 \x03(\x0b\x32\x19.tollway.billing.v1.Price\x12\x15\n\rcontact_sales\x18\x05 \x01(\x08\x12-\n\x06quotas\x18\x06 \x03(\x0b\x32\x1d.tollway.billing.v1.PlanQuota\"H\n\tPlanQuota\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06period\x18\x03 \x01(\tB\x08\n\x06_limit\"\x12\n\x10ListPlansRequest\"\xd1\x01\n\x11ListPlansResponse\x12\'\n\x05plans\x18\x01 \x03(\x0b\x32\x18.tollway.billing.v1.Plan\x12\x0f\n\x07product\x18\x02 \x01(\t\x12(\n\x05\x62rand\x18\x03 \x01(\x0b\x32\x19.tollway.billing.v1.Brand\x12.\n\tkey_kinds\x18\x05 \x03(\x0b\x32\x1b.tollway.billing.v1.KeyKind\x12\x17\n\x0fpromotion_codes\x18\x06 \x01(\x08\x12\x0f\n\x07refunds\x18\x07 \x01(\x08\"H\n\x07KeyKind\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x0c\n\x04gate\x18\x03 \x01(\t\x12\x11\n\tallowance\x18\x04 \x01(\t\"\xce\x03\n\x07\x42illing\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x36\n\x12\x63urrent_period_end\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x63\x61ncel_at_period_end\x18\x05 \x01(\x08\x12\x1a\n\x12stripe_customer_id\x18\x06 \x01(\t\x12\x1e\n\x16stripe_subscription_id\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12\x32\n\x0egrace_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65\x66\x61ult_tier\x18\n \x01(\x08\x12\x11\n\ttier_name\x18\x0b \x01(\t\x12\x18\n\x10tier_description\x18\x0c \x01(\t\x12\x19\n\x11live_subscription\x18\r \x01(\x08\x12\x32\n\x0etrial_end_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05price\x18\x0f \x01(\x0b\x32\x19.tollway.billing.v1.Price\"\'\n\x11GetBillingRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"B\n\x12GetBillingResponse\x12,\n\x07\x62illing\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Billing\"\x88\x01\n\x15\x43reateCheckoutRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x13\n\x0bsuccess_url\x18\x03 \x01(\t\x12\x12\n\ncancel_url\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x10\n\x08price_id\x18\x06 \x01(\t\"j\n\x16\x43reateCheckoutResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x1a\x43reatePortalSessionRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nreturn_url\x18\x02 \x01(\t\"*\n\x1b\x43reatePortalSessionResponse\x12\x0b\n\x03url\x18\x01 \x01(\t2\xa8\x03\n\x0e\x42illingService\x12X\n\tListPlans\x12$.tollway.billing.v1.ListPlansRequest\x1a%.tollway.billing.v1.ListPlansResponse\x12[\n\nGetBilling\x12%.tollway.billing.v1.GetBillingRequest\x1a&.tollway.billing.v1.GetBillingResponse\x12g\n\x0e\x43reateCheckout\x12).tollway.billing.v1.CreateCheckoutRequest\x1a*.tollway.billing.v1.CreateCheckoutResponse\x12v\n\x13\x43reatePortalSession\x12..tollway.billing.v1.CreatePortalSessionRequest\x1a/.tollway.billing.v1.CreatePortalSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.billing.v1.billing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRICE']._serialized_start=89
-  _globals['_PRICE']._serialized_end=185
-  _globals['_PLAN']._serialized_start=188
-  _globals['_PLAN']._serialized_end=364
-  _globals['_PLANQUOTA']._serialized_start=366
-  _globals['_PLANQUOTA']._serialized_end=438
-  _globals['_LISTPLANSREQUEST']._serialized_start=440
-  _globals['_LISTPLANSREQUEST']._serialized_end=458
-  _globals['_LISTPLANSRESPONSE']._serialized_start=460
-  _globals['_LISTPLANSRESPONSE']._serialized_end=537
-  _globals['_BILLING']._serialized_start=540
-  _globals['_BILLING']._serialized_end=836
-  _globals['_GETBILLINGREQUEST']._serialized_start=838
-  _globals['_GETBILLINGREQUEST']._serialized_end=877
-  _globals['_GETBILLINGRESPONSE']._serialized_start=879
-  _globals['_GETBILLINGRESPONSE']._serialized_end=945
-  _globals['_CREATECHECKOUTREQUEST']._serialized_start=948
-  _globals['_CREATECHECKOUTREQUEST']._serialized_end=1084
-  _globals['_CREATECHECKOUTRESPONSE']._serialized_start=1086
-  _globals['_CREATECHECKOUTRESPONSE']._serialized_end=1192
-  _globals['_CREATEPORTALSESSIONREQUEST']._serialized_start=1194
-  _globals['_CREATEPORTALSESSIONREQUEST']._serialized_end=1262
-  _globals['_CREATEPORTALSESSIONRESPONSE']._serialized_start=1264
-  _globals['_CREATEPORTALSESSIONRESPONSE']._serialized_end=1306
-  _globals['_BILLINGSERVICE']._serialized_start=1309
-  _globals['_BILLINGSERVICE']._serialized_end=1733
+  _globals['_PRICE']._serialized_start=122
+  _globals['_PRICE']._serialized_end=218
+  _globals['_PLAN']._serialized_start=221
+  _globals['_PLAN']._serialized_end=397
+  _globals['_PLANQUOTA']._serialized_start=399
+  _globals['_PLANQUOTA']._serialized_end=471
+  _globals['_LISTPLANSREQUEST']._serialized_start=473
+  _globals['_LISTPLANSREQUEST']._serialized_end=491
+  _globals['_LISTPLANSRESPONSE']._serialized_start=494
+  _globals['_LISTPLANSRESPONSE']._serialized_end=703
+  _globals['_KEYKIND']._serialized_start=705
+  _globals['_KEYKIND']._serialized_end=777
+  _globals['_BILLING']._serialized_start=780
+  _globals['_BILLING']._serialized_end=1242
+  _globals['_GETBILLINGREQUEST']._serialized_start=1244
+  _globals['_GETBILLINGREQUEST']._serialized_end=1283
+  _globals['_GETBILLINGRESPONSE']._serialized_start=1285
+  _globals['_GETBILLINGRESPONSE']._serialized_end=1351
+  _globals['_CREATECHECKOUTREQUEST']._serialized_start=1354
+  _globals['_CREATECHECKOUTREQUEST']._serialized_end=1490
+  _globals['_CREATECHECKOUTRESPONSE']._serialized_start=1492
+  _globals['_CREATECHECKOUTRESPONSE']._serialized_end=1598
+  _globals['_CREATEPORTALSESSIONREQUEST']._serialized_start=1600
+  _globals['_CREATEPORTALSESSIONREQUEST']._serialized_end=1668
+  _globals['_CREATEPORTALSESSIONRESPONSE']._serialized_start=1670
+  _globals['_CREATEPORTALSESSIONRESPONSE']._serialized_end=1712
+  _globals['_BILLINGSERVICE']._serialized_start=1715
+  _globals['_BILLINGSERVICE']._serialized_end=2139
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from tollway.billing.v1 import events_pb2 as _events_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -147,23 +148,75 @@ class ListPlansResponse(_message.Message):
 
     PLANS_FIELD_NUMBER: _builtins.int
     PRODUCT_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    KEY_KINDS_FIELD_NUMBER: _builtins.int
+    PROMOTION_CODES_FIELD_NUMBER: _builtins.int
+    REFUNDS_FIELD_NUMBER: _builtins.int
     product: _builtins.str
     """The catalog's product name."""
+    promotion_codes: _builtins.bool
+    """True: Checkout takes promotion codes."""
+    refunds: _builtins.bool
+    """True: there is a policy by which the base fee may be refunded; PreviewRefund says more."""
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plan]: ...
+    @_builtins.property
+    def brand(self) -> _events_pb2.Brand:
+        """How the seller shows itself to people, from the catalog."""
+
+    @_builtins.property
+    def key_kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyKind]:
+        """The kinds of API keys that there are, in the catalog's order."""
+
     def __init__(
         self,
         *,
         plans: _abc.Iterable[Global___Plan] | None = ...,
         product: _builtins.str = ...,
+        brand: _events_pb2.Brand | None = ...,
+        key_kinds: _abc.Iterable[Global___KeyKind] | None = ...,
+        promotion_codes: _builtins.bool = ...,
+        refunds: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plans", b"plans", "product", b"product"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "key_kinds", b"key_kinds", "plans", b"plans", "product", b"product", "promotion_codes", b"promotion_codes", "refunds", b"refunds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPlansResponse: _TypeAlias = ListPlansResponse  # noqa: Y015
+
+@_typing.final
+class KeyKind(_message.Message):
+    """A kind of API key, as the catalog has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    ALLOWANCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    prefix: _builtins.str
+    """What its keys begin with."""
+    gate: _builtins.str
+    """The gate that must be open to issue one, and the allowance that counts them. Empty: none."""
+    allowance: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        gate: _builtins.str = ...,
+        allowance: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowance", b"allowance", "gate", b"gate", "name", b"name", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyKind: _TypeAlias = KeyKind  # noqa: Y015
 
 @_typing.final
 class Billing(_message.Message):
@@ -181,6 +234,11 @@ class Billing(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     GRACE_END_TIME_FIELD_NUMBER: _builtins.int
     DEFAULT_TIER_FIELD_NUMBER: _builtins.int
+    TIER_NAME_FIELD_NUMBER: _builtins.int
+    TIER_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    LIVE_SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    TRIAL_END_TIME_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     tier: _builtins.str
     status: _builtins.str
@@ -194,6 +252,11 @@ class Billing(_message.Message):
     """Grows with each change of entitlement state; 1 for a new account."""
     default_tier: _builtins.bool
     """True on the tier of accounts without a subscription, whatever `status` says of an earlier one."""
+    tier_name: _builtins.str
+    """What the catalog calls the tier, and says of it."""
+    tier_description: _builtins.str
+    live_subscription: _builtins.bool
+    """True while a subscription is live (trialing, active, past_due, unpaid, paused): another one cannot be bought."""
     @_builtins.property
     def current_period_end(self) -> _timestamp_pb2.Timestamp:
         """End of the paid period. Unset without a subscription."""
@@ -201,6 +264,14 @@ class Billing(_message.Message):
     @_builtins.property
     def grace_end_time(self) -> _timestamp_pb2.Timestamp:
         """When an unpaid invoice's grace ends (first failure + the catalog's days). Unset when nothing is owed."""
+
+    @_builtins.property
+    def trial_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the trial ends. Unset: none runs."""
+
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """The price of the subscription that `status` is of. Unset without one, or when the catalog does not know it."""
 
     def __init__(
         self,
@@ -215,10 +286,15 @@ class Billing(_message.Message):
         version: _builtins.int = ...,
         grace_end_time: _timestamp_pb2.Timestamp | None = ...,
         default_tier: _builtins.bool = ...,
+        tier_name: _builtins.str = ...,
+        tier_description: _builtins.str = ...,
+        live_subscription: _builtins.bool = ...,
+        trial_end_time: _timestamp_pb2.Timestamp | None = ...,
+        price: Global___Price | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["current_period_end", b"current_period_end", "grace_end_time", b"grace_end_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current_period_end", b"current_period_end", "grace_end_time", b"grace_end_time", "price", b"price", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_at_period_end", b"cancel_at_period_end", "current_period_end", b"current_period_end", "default_tier", b"default_tier", "grace_end_time", b"grace_end_time", "status", b"status", "stripe_customer_id", b"stripe_customer_id", "stripe_subscription_id", b"stripe_subscription_id", "tier", b"tier", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_at_period_end", b"cancel_at_period_end", "current_period_end", b"current_period_end", "default_tier", b"default_tier", "grace_end_time", b"grace_end_time", "live_subscription", b"live_subscription", "price", b"price", "status", b"status", "stripe_customer_id", b"stripe_customer_id", "stripe_subscription_id", b"stripe_subscription_id", "tier", b"tier", "tier_description", b"tier_description", "tier_name", b"tier_name", "trial_end_time", b"trial_end_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

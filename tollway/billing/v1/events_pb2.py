@@ -26,31 +26,39 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollway.billing.v1 import entitlement_pb2 as tollway_dot_billing_dot_v1_dot_entitlement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollway/billing/v1/events.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$tollway/billing/v1/entitlement.proto\"M\n\x13\x45ntitlementsChanged\x12\x36\n\x0c\x65ntitlements\x18\x01 \x01(\x0b\x32 .tollway.billing.v1.Entitlements\"\x98\x01\n\x0bTierChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x15\n\rprevious_tier\x18\x03 \x01(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12/\n\x0b\x63hange_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x0bInvoicePaid\x12,\n\x07invoice\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Invoice\x12-\n\tpaid_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf3\x01\n\x14InvoicePaymentFailed\x12,\n\x07invoice\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Invoice\x12\x15\n\rattempt_count\x18\x02 \x01(\x05\x12\x35\n\x11next_attempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngrace_days\x18\x04 \x01(\x05\x12\x32\n\x0egrace_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61\x63tion_required\x18\x06 \x01(\x08\"\xfa\x02\n\x07Invoice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x12\n\namount_due\x18\x04 \x01(\x03\x12\x13\n\x0b\x61mount_paid\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x1a\n\x12hosted_invoice_url\x18\x07 \x01(\t\x12\x17\n\x0finvoice_pdf_url\x18\x08 \x01(\t\x12\x17\n\x0fsubscription_id\x18\t \x01(\t\x12\x15\n\rcontact_email\x18\n \x01(\t\x12\x16\n\x0e\x63ustomer_email\x18\x0b \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_name\x18\x0c \x01(\t\x12(\n\x05\x62rand\x18\r \x01(\x0b\x32\x19.tollway.billing.v1.Brand\x12\x16\n\x0e\x62illing_reason\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x05\x42rand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fsupport_contact\x18\x02 \x01(\t\x12\r\n\x05\x63olor\x18\x03 \x01(\t\x12\x13\n\x0b\x62illing_url\x18\x04 \x01(\t\"\x80\x01\n\tKeyIssued\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08key_hash\x18\x04 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\nKeyRevoked\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08key_hash\x18\x04 \x01(\x0c\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x02\n\x0fInvoiceRefunded\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\trefund_id\x18\x02 \x01(\t\x12\x12\n\ninvoice_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x11\n\tby_policy\x18\x06 \x01(\x08\x12/\n\x0brefund_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcontact_email\x18\x08 \x01(\t\x12\x16\n\x0e\x63ustomer_email\x18\t \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_name\x18\n \x01(\t\x12(\n\x05\x62rand\x18\x0b \x01(\x0b\x32\x19.tollway.billing.v1.Brand\"\xc1\x01\n\x0fInvoiceDisputed\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\ndispute_id\x18\x02 \x01(\t\x12\x12\n\ninvoice_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0e\n\x06status\x18\x07 \x01(\t\x12\x30\n\x0c\x64ispute_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollway/billing/v1/events.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$tollway/billing/v1/entitlement.proto\"_\n\x13\x45ntitlementsChanged\x12\x36\n\x0c\x65ntitlements\x18\x01 \x01(\x0b\x32 .tollway.billing.v1.Entitlements\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\"\x98\x01\n\x0bTierChanged\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x15\n\rprevious_tier\x18\x03 \x01(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12/\n\x0b\x63hange_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x0bInvoicePaid\x12,\n\x07invoice\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Invoice\x12-\n\tpaid_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf3\x01\n\x14InvoicePaymentFailed\x12,\n\x07invoice\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Invoice\x12\x15\n\rattempt_count\x18\x02 \x01(\x05\x12\x35\n\x11next_attempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngrace_days\x18\x04 \x01(\x05\x12\x32\n\x0egrace_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61\x63tion_required\x18\x06 \x01(\x08\"\xfa\x02\n\x07Invoice\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x12\n\namount_due\x18\x04 \x01(\x03\x12\x13\n\x0b\x61mount_paid\x18\x05 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x1a\n\x12hosted_invoice_url\x18\x07 \x01(\t\x12\x17\n\x0finvoice_pdf_url\x18\x08 \x01(\t\x12\x17\n\x0fsubscription_id\x18\t \x01(\t\x12\x15\n\rcontact_email\x18\n \x01(\t\x12\x16\n\x0e\x63ustomer_email\x18\x0b \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_name\x18\x0c \x01(\t\x12(\n\x05\x62rand\x18\r \x01(\x0b\x32\x19.tollway.billing.v1.Brand\x12\x16\n\x0e\x62illing_reason\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x05\x42rand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fsupport_contact\x18\x02 \x01(\t\x12\r\n\x05\x63olor\x18\x03 \x01(\t\x12\x13\n\x0b\x62illing_url\x18\x04 \x01(\t\x12\x0e\n\x06sender\x18\x05 \x01(\t\"\x80\x01\n\tKeyIssued\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08key_hash\x18\x04 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\nKeyRevoked\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08key_hash\x18\x04 \x01(\x0c\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x02\n\x0fInvoiceRefunded\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\trefund_id\x18\x02 \x01(\t\x12\x12\n\ninvoice_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x11\n\tby_policy\x18\x06 \x01(\x08\x12/\n\x0brefund_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcontact_email\x18\x08 \x01(\t\x12\x16\n\x0e\x63ustomer_email\x18\t \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_name\x18\n \x01(\t\x12(\n\x05\x62rand\x18\x0b \x01(\x0b\x32\x19.tollway.billing.v1.Brand\"\xc1\x01\n\x0fInvoiceDisputed\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\ndispute_id\x18\x02 \x01(\t\x12\x12\n\ninvoice_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0e\n\x06status\x18\x07 \x01(\t\x12\x30\n\x0c\x64ispute_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd3\x02\n\x0bTrialEnding\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\x32\n\x0etrial_end_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\namount_due\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x63urrency\x18\x06 \x01(\t\x12\x19\n\x11\x65nds_subscription\x18\x07 \x01(\x08\x12\x15\n\rcontact_email\x18\x08 \x01(\t\x12\x16\n\x0e\x63ustomer_email\x18\t \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_name\x18\n \x01(\t\x12(\n\x05\x62rand\x18\x0b \x01(\x0b\x32\x19.tollway.billing.v1.Brand\x12\x11\n\ttier_name\x18\x0c \x01(\tB\r\n\x0b_amount_due\"\xda\x02\n\x14SubscriptionCanceled\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x34\n\x05phase\x18\x03 \x01(\x0e\x32%.tollway.billing.v1.CancellationPhase\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tnext_tier\x18\x07 \x01(\t\x12\x15\n\rcontact_email\x18\x08 \x01(\t\x12\x16\n\x0e\x63ustomer_email\x18\t \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_name\x18\n \x01(\t\x12(\n\x05\x62rand\x18\x0b \x01(\x0b\x32\x19.tollway.billing.v1.Brand\x12\x11\n\ttier_name\x18\x0c \x01(\t\"S\n\rAccountErased\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12.\n\nerase_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*w\n\x11\x43\x61ncellationPhase\x12\"\n\x1e\x43\x41NCELLATION_PHASE_UNSPECIFIED\x10\x00\x12 \n\x1c\x43\x41NCELLATION_PHASE_SCHEDULED\x10\x01\x12\x1c\n\x18\x43\x41NCELLATION_PHASE_ENDED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.billing.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CANCELLATIONPHASE']._serialized_start=2740
+  _globals['_CANCELLATIONPHASE']._serialized_end=2859
   _globals['_ENTITLEMENTSCHANGED']._serialized_start=126
-  _globals['_ENTITLEMENTSCHANGED']._serialized_end=203
-  _globals['_TIERCHANGED']._serialized_start=206
-  _globals['_TIERCHANGED']._serialized_end=358
-  _globals['_INVOICEPAID']._serialized_start=360
-  _globals['_INVOICEPAID']._serialized_end=466
-  _globals['_INVOICEPAYMENTFAILED']._serialized_start=469
-  _globals['_INVOICEPAYMENTFAILED']._serialized_end=712
-  _globals['_INVOICE']._serialized_start=715
-  _globals['_INVOICE']._serialized_end=1093
-  _globals['_BRAND']._serialized_start=1095
-  _globals['_BRAND']._serialized_end=1177
-  _globals['_KEYISSUED']._serialized_start=1180
-  _globals['_KEYISSUED']._serialized_end=1308
-  _globals['_KEYREVOKED']._serialized_start=1311
-  _globals['_KEYREVOKED']._serialized_end=1440
-  _globals['_INVOICEREFUNDED']._serialized_start=1443
-  _globals['_INVOICEREFUNDED']._serialized_end=1732
-  _globals['_INVOICEDISPUTED']._serialized_start=1735
-  _globals['_INVOICEDISPUTED']._serialized_end=1928
+  _globals['_ENTITLEMENTSCHANGED']._serialized_end=221
+  _globals['_TIERCHANGED']._serialized_start=224
+  _globals['_TIERCHANGED']._serialized_end=376
+  _globals['_INVOICEPAID']._serialized_start=378
+  _globals['_INVOICEPAID']._serialized_end=484
+  _globals['_INVOICEPAYMENTFAILED']._serialized_start=487
+  _globals['_INVOICEPAYMENTFAILED']._serialized_end=730
+  _globals['_INVOICE']._serialized_start=733
+  _globals['_INVOICE']._serialized_end=1111
+  _globals['_BRAND']._serialized_start=1113
+  _globals['_BRAND']._serialized_end=1211
+  _globals['_KEYISSUED']._serialized_start=1214
+  _globals['_KEYISSUED']._serialized_end=1342
+  _globals['_KEYREVOKED']._serialized_start=1345
+  _globals['_KEYREVOKED']._serialized_end=1474
+  _globals['_INVOICEREFUNDED']._serialized_start=1477
+  _globals['_INVOICEREFUNDED']._serialized_end=1766
+  _globals['_INVOICEDISPUTED']._serialized_start=1769
+  _globals['_INVOICEDISPUTED']._serialized_end=1962
+  _globals['_TRIALENDING']._serialized_start=1965
+  _globals['_TRIALENDING']._serialized_end=2304
+  _globals['_SUBSCRIPTIONCANCELED']._serialized_start=2307
+  _globals['_SUBSCRIPTIONCANCELED']._serialized_end=2653
+  _globals['_ACCOUNTERASED']._serialized_start=2655
+  _globals['_ACCOUNTERASED']._serialized_end=2738
 # @@protoc_insertion_point(module_scope)

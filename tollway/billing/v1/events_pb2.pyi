@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from tollway.billing.v1 import entitlement_pb2 as _entitlement_pb2
 import builtins as _builtins
 import sys
@@ -17,6 +18,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CancellationPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CancellationPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancellationPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANCELLATION_PHASE_UNSPECIFIED: _CancellationPhase.ValueType  # 0
+    CANCELLATION_PHASE_SCHEDULED: _CancellationPhase.ValueType  # 1
+    """It was asked for; the plan stays until `end_time`."""
+    CANCELLATION_PHASE_ENDED: _CancellationPhase.ValueType  # 2
+    """The subscription has ended."""
+
+class CancellationPhase(_CancellationPhase, metaclass=_CancellationPhaseEnumTypeWrapper): ...
+
+CANCELLATION_PHASE_UNSPECIFIED: CancellationPhase.ValueType  # 0
+CANCELLATION_PHASE_SCHEDULED: CancellationPhase.ValueType  # 1
+"""It was asked for; the plan stays until `end_time`."""
+CANCELLATION_PHASE_ENDED: CancellationPhase.ValueType  # 2
+"""The subscription has ended."""
+Global___CancellationPhase: _TypeAlias = CancellationPhase  # noqa: Y015
 
 @_typing.final
 class EntitlementsChanged(_message.Message):
@@ -30,16 +52,22 @@ class EntitlementsChanged(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTITLEMENTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.bool
+    """True: told again for whoever is new (`tollway events snapshot`); nothing changed, and the version is one that was
+    told before.
+    """
     @_builtins.property
     def entitlements(self) -> _entitlement_pb2.Entitlements: ...
     def __init__(
         self,
         *,
         entitlements: _entitlement_pb2.Entitlements | None = ...,
+        snapshot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entitlements", b"entitlements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlements", b"entitlements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entitlements", b"entitlements", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,6 +267,7 @@ class Brand(_message.Message):
     SUPPORT_CONTACT_FIELD_NUMBER: _builtins.int
     COLOR_FIELD_NUMBER: _builtins.int
     BILLING_URL_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     support_contact: _builtins.str
     """`mailto:…` or https address."""
@@ -246,6 +275,8 @@ class Brand(_message.Message):
     """`#rrggbb`."""
     billing_url: _builtins.str
     """Where the account manages its plan."""
+    sender: _builtins.str
+    """The address that mails come from. Empty: as notify's settings say."""
     def __init__(
         self,
         *,
@@ -253,10 +284,11 @@ class Brand(_message.Message):
         support_contact: _builtins.str = ...,
         color: _builtins.str = ...,
         billing_url: _builtins.str = ...,
+        sender: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_url", b"billing_url", "color", b"color", "name", b"name", "support_contact", b"support_contact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_url", b"billing_url", "color", b"color", "name", b"name", "sender", b"sender", "support_contact", b"support_contact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,3 +472,163 @@ class InvoiceDisputed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvoiceDisputed: _TypeAlias = InvoiceDisputed  # noqa: Y015
+
+@_typing.final
+class TrialEnding(_message.Message):
+    """A trial is about to end: three days before, or at once when it is shorter. Once per trial and end; a trial that is
+    made longer is told again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    TRIAL_END_TIME_FIELD_NUMBER: _builtins.int
+    AMOUNT_DUE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    ENDS_SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    CONTACT_EMAIL_FIELD_NUMBER: _builtins.int
+    CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    TIER_NAME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    subscription_id: _builtins.str
+    tier: _builtins.str
+    """What the account has until then, and keeps if it pays."""
+    amount_due: _builtins.int
+    """What will be charged then, in whole minor units of `currency`. Unset: Stripe could not say."""
+    currency: _builtins.str
+    """ISO 4217, lower case; empty when the amount is unset."""
+    ends_subscription: _builtins.bool
+    """True: the subscription ends with its trial, and nothing is charged."""
+    contact_email: _builtins.str
+    """Where to write to the customer; may be empty. See Invoice."""
+    customer_email: _builtins.str
+    account_name: _builtins.str
+    """As typed: escape it."""
+    tier_name: _builtins.str
+    """The tier's name for people: `Developer`."""
+    @_builtins.property
+    def trial_end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def brand(self) -> Global___Brand: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        trial_end_time: _timestamp_pb2.Timestamp | None = ...,
+        amount_due: _builtins.int | None = ...,
+        currency: _builtins.str = ...,
+        ends_subscription: _builtins.bool = ...,
+        contact_email: _builtins.str = ...,
+        customer_email: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        brand: Global___Brand | None = ...,
+        tier_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due", "amount_due", b"amount_due", "brand", b"brand", "trial_end_time", b"trial_end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due", "account_id", b"account_id", "account_name", b"account_name", "amount_due", b"amount_due", "brand", b"brand", "contact_email", b"contact_email", "currency", b"currency", "customer_email", b"customer_email", "ends_subscription", b"ends_subscription", "subscription_id", b"subscription_id", "tier", b"tier", "tier_name", b"tier_name", "trial_end_time", b"trial_end_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__amount_due: _TypeAlias = _typing.Literal["amount_due"]  # noqa: Y015
+    _WhichOneofArgType__amount_due: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_due) -> _WhichOneofReturnType__amount_due | None: ...
+
+Global___TrialEnding: _TypeAlias = TrialEnding  # noqa: Y015
+
+@_typing.final
+class SubscriptionCanceled(_message.Message):
+    """A subscription will end, or has ended. Once per subscription and phase; a cancellation that was taken back and asked
+    for again, or that moved to another time, is told again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NEXT_TIER_FIELD_NUMBER: _builtins.int
+    CONTACT_EMAIL_FIELD_NUMBER: _builtins.int
+    CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
+    ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    TIER_NAME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    subscription_id: _builtins.str
+    phase: Global___CancellationPhase.ValueType
+    tier: _builtins.str
+    """What the subscription sold. Empty for a price that nobody knows."""
+    reason: _builtins.str
+    """Stripe's word: `cancellation_requested`, `payment_failed`, `payment_disputed`; or empty."""
+    next_tier: _builtins.str
+    """The tier that the account is on from now on, in phase ENDED."""
+    contact_email: _builtins.str
+    """Where to write to the customer; may be empty. See Invoice."""
+    customer_email: _builtins.str
+    account_name: _builtins.str
+    """As typed: escape it."""
+    tier_name: _builtins.str
+    """The tier's name for people: `Developer`."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it will end, or when it did."""
+
+    @_builtins.property
+    def brand(self) -> Global___Brand: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        phase: Global___CancellationPhase.ValueType = ...,
+        tier: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        next_tier: _builtins.str = ...,
+        contact_email: _builtins.str = ...,
+        customer_email: _builtins.str = ...,
+        account_name: _builtins.str = ...,
+        brand: Global___Brand | None = ...,
+        tier_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_name", b"account_name", "brand", b"brand", "contact_email", b"contact_email", "customer_email", b"customer_email", "end_time", b"end_time", "next_tier", b"next_tier", "phase", b"phase", "reason", b"reason", "subscription_id", b"subscription_id", "tier", b"tier", "tier_name", b"tier_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionCanceled: _TypeAlias = SubscriptionCanceled  # noqa: Y015
+
+@_typing.final
+class AccountErased(_message.Message):
+    """An account's personal data was erased on request: whoever holds names, addresses or messages of it has to erase them
+    too. Its id stays, for what the law wants kept.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ERASE_TIME_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    @_builtins.property
+    def erase_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        erase_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "erase_time", b"erase_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountErased: _TypeAlias = AccountErased  # noqa: Y015

@@ -25,21 +25,31 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollway/notify/v1/notify.proto\x12\x11tollway.notify.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x11\n\trecipient\x18\x05 \x01(\t\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.tollway.notify.v1.MessageState\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tsend_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmessage_id\x18\x0b \x01(\t\"\x80\x01\n\x13ListMessagesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.tollway.notify.v1.MessageState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x14ListMessagesResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.tollway.notify.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xae\x01\n\x0cMessageState\x12\x1d\n\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MESSAGE_STATE_PENDING\x10\x01\x12\x16\n\x12MESSAGE_STATE_SENT\x10\x02\x12\x16\n\x12MESSAGE_STATE_DEAD\x10\x03\x12\x19\n\x15MESSAGE_STATE_UNKNOWN\x10\x04\x12\x19\n\x15MESSAGE_STATE_SKIPPED\x10\x05\x32p\n\rNotifyService\x12_\n\x0cListMessages\x12&.tollway.notify.v1.ListMessagesRequest\x1a\'.tollway.notify.v1.ListMessagesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollway/notify/v1/notify.proto\x12\x11tollway.notify.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x02\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x11\n\trecipient\x18\x05 \x01(\t\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.tollway.notify.v1.MessageState\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tsend_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmessage_id\x18\x0b \x01(\t\x12\x0e\n\x06\x65rased\x18\x0c \x01(\x08\"\x81\x01\n\x06Resend\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x37\n\x0eprevious_state\x18\x02 \x01(\x0e\x32\x1f.tollway.notify.v1.MessageState\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x13ListMessagesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.tollway.notify.v1.MessageState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x14ListMessagesResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.tollway.notify.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetMessageRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"m\n\x12GetMessageResponse\x12+\n\x07message\x18\x01 \x01(\x0b\x32\x1a.tollway.notify.v1.Message\x12*\n\x07resends\x18\x02 \x03(\x0b\x32\x19.tollway.notify.v1.Resend\"\\\n\x14ResendMessageRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\r\n\x05\x61gain\x18\x04 \x01(\x08\"D\n\x15ResendMessageResponse\x12+\n\x07message\x18\x01 \x01(\x0b\x32\x1a.tollway.notify.v1.Message*\xae\x01\n\x0cMessageState\x12\x1d\n\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15MESSAGE_STATE_PENDING\x10\x01\x12\x16\n\x12MESSAGE_STATE_SENT\x10\x02\x12\x16\n\x12MESSAGE_STATE_DEAD\x10\x03\x12\x19\n\x15MESSAGE_STATE_UNKNOWN\x10\x04\x12\x19\n\x15MESSAGE_STATE_SKIPPED\x10\x05\x32\xaf\x02\n\rNotifyService\x12_\n\x0cListMessages\x12&.tollway.notify.v1.ListMessagesRequest\x1a\'.tollway.notify.v1.ListMessagesResponse\x12Y\n\nGetMessage\x12$.tollway.notify.v1.GetMessageRequest\x1a%.tollway.notify.v1.GetMessageResponse\x12\x62\n\rResendMessage\x12\'.tollway.notify.v1.ResendMessageRequest\x1a(.tollway.notify.v1.ResendMessageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.notify.v1.notify_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MESSAGESTATE']._serialized_start=612
-  _globals['_MESSAGESTATE']._serialized_end=786
+  _globals['_MESSAGESTATE']._serialized_start=1076
+  _globals['_MESSAGESTATE']._serialized_end=1250
   _globals['_MESSAGE']._serialized_start=87
-  _globals['_MESSAGE']._serialized_end=383
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=386
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=514
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=516
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=609
-  _globals['_NOTIFYSERVICE']._serialized_start=788
-  _globals['_NOTIFYSERVICE']._serialized_end=900
+  _globals['_MESSAGE']._serialized_end=399
+  _globals['_RESEND']._serialized_start=402
+  _globals['_RESEND']._serialized_end=531
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=534
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=662
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=664
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=757
+  _globals['_GETMESSAGEREQUEST']._serialized_start=759
+  _globals['_GETMESSAGEREQUEST']._serialized_end=798
+  _globals['_GETMESSAGERESPONSE']._serialized_start=800
+  _globals['_GETMESSAGERESPONSE']._serialized_end=909
+  _globals['_RESENDMESSAGEREQUEST']._serialized_start=911
+  _globals['_RESENDMESSAGEREQUEST']._serialized_end=1003
+  _globals['_RESENDMESSAGERESPONSE']._serialized_start=1005
+  _globals['_RESENDMESSAGERESPONSE']._serialized_end=1073
+  _globals['_NOTIFYSERVICE']._serialized_start=1253
+  _globals['_NOTIFYSERVICE']._serialized_end=1556
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class NotifyServiceStub:
-    """Emails to customers. Receipts and failure notices are sent from events; here one sees what became of them.
+    """Emails to customers. They are sent from events; here one sees what became of them.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,43 @@ class NotifyServiceStub:
                 request_serializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ListMessagesResponse.FromString,
                 _registered_method=True)
+        self.GetMessage = channel.unary_unary(
+                '/tollway.notify.v1.NotifyService/GetMessage',
+                request_serializer=tollway_dot_notify_dot_v1_dot_notify__pb2.GetMessageRequest.SerializeToString,
+                response_deserializer=tollway_dot_notify_dot_v1_dot_notify__pb2.GetMessageResponse.FromString,
+                _registered_method=True)
+        self.ResendMessage = channel.unary_unary(
+                '/tollway.notify.v1.NotifyService/ResendMessage',
+                request_serializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ResendMessageRequest.SerializeToString,
+                response_deserializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ResendMessageResponse.FromString,
+                _registered_method=True)
 
 
 class NotifyServiceServicer:
-    """Emails to customers. Receipts and failure notices are sent from events; here one sees what became of them.
+    """Emails to customers. They are sent from events; here one sees what became of them.
     """
 
     def ListMessages(self, request, context):
         """Newest first. Fails with INVALID_ARGUMENT for a page token that is not ours.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMessage(self, request, context):
+        """Reads one message. Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResendMessage(self, request, context):
+        """Has a message sent again: to the address that its account has now, under the same Message-ID, and noted with who
+        asked. Changes nothing for a `request_id` that was used before, and for a message that waits to be sent anyway.
+
+        Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND; FAILED_PRECONDITION, reasons MESSAGE_ALREADY_SENT (unless `again`),
+        MESSAGE_ERASED, NOTHING_TO_SEND, NO_RECIPIENT; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, for a `request_id` of
+        another message; UNAVAILABLE while billing cannot be asked for the address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +90,16 @@ def add_NotifyServiceServicer_to_server(servicer, server):
                     request_deserializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ListMessagesRequest.FromString,
                     response_serializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ListMessagesResponse.SerializeToString,
             ),
+            'GetMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMessage,
+                    request_deserializer=tollway_dot_notify_dot_v1_dot_notify__pb2.GetMessageRequest.FromString,
+                    response_serializer=tollway_dot_notify_dot_v1_dot_notify__pb2.GetMessageResponse.SerializeToString,
+            ),
+            'ResendMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResendMessage,
+                    request_deserializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ResendMessageRequest.FromString,
+                    response_serializer=tollway_dot_notify_dot_v1_dot_notify__pb2.ResendMessageResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tollway.notify.v1.NotifyService', rpc_method_handlers)
@@ -70,7 +109,7 @@ def add_NotifyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NotifyService:
-    """Emails to customers. Receipts and failure notices are sent from events; here one sees what became of them.
+    """Emails to customers. They are sent from events; here one sees what became of them.
     """
 
     @staticmethod
@@ -90,6 +129,60 @@ class NotifyService:
             '/tollway.notify.v1.NotifyService/ListMessages',
             tollway_dot_notify_dot_v1_dot_notify__pb2.ListMessagesRequest.SerializeToString,
             tollway_dot_notify_dot_v1_dot_notify__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.notify.v1.NotifyService/GetMessage',
+            tollway_dot_notify_dot_v1_dot_notify__pb2.GetMessageRequest.SerializeToString,
+            tollway_dot_notify_dot_v1_dot_notify__pb2.GetMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResendMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.notify.v1.NotifyService/ResendMessage',
+            tollway_dot_notify_dot_v1_dot_notify__pb2.ResendMessageRequest.SerializeToString,
+            tollway_dot_notify_dot_v1_dot_notify__pb2.ResendMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

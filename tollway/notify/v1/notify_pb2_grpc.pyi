@@ -13,14 +13,24 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NotifyServiceStub:
-    """Emails to customers. Receipts and failure notices are sent from events; here one sees what became of them."""
+    """Emails to customers. They are sent from events; here one sees what became of them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMessages: _aio.UnaryUnaryMultiCallable[_notify_pb2.ListMessagesRequest, _notify_pb2.ListMessagesResponse]
     """Newest first. Fails with INVALID_ARGUMENT for a page token that is not ours."""
+    GetMessage: _aio.UnaryUnaryMultiCallable[_notify_pb2.GetMessageRequest, _notify_pb2.GetMessageResponse]
+    """Reads one message. Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND."""
+    ResendMessage: _aio.UnaryUnaryMultiCallable[_notify_pb2.ResendMessageRequest, _notify_pb2.ResendMessageResponse]
+    """Has a message sent again: to the address that its account has now, under the same Message-ID, and noted with who
+    asked. Changes nothing for a `request_id` that was used before, and for a message that waits to be sent anyway.
+
+    Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND; FAILED_PRECONDITION, reasons MESSAGE_ALREADY_SENT (unless `again`),
+    MESSAGE_ERASED, NOTHING_TO_SEND, NO_RECIPIENT; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, for a `request_id` of
+    another message; UNAVAILABLE while billing cannot be asked for the address.
+    """
 
 class NotifyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Emails to customers. Receipts and failure notices are sent from events; here one sees what became of them."""
+    """Emails to customers. They are sent from events; here one sees what became of them."""
 
     @_abc_1.abstractmethod
     def ListMessages(
@@ -29,5 +39,27 @@ class NotifyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_notify_pb2.ListMessagesRequest, _abc.Awaitable[_notify_pb2.ListMessagesResponse]],
     ) -> _abc.Awaitable[_notify_pb2.ListMessagesResponse]:
         """Newest first. Fails with INVALID_ARGUMENT for a page token that is not ours."""
+
+    @_abc_1.abstractmethod
+    def GetMessage(
+        self,
+        request: _notify_pb2.GetMessageRequest,
+        context: _aio.ServicerContext[_notify_pb2.GetMessageRequest, _abc.Awaitable[_notify_pb2.GetMessageResponse]],
+    ) -> _abc.Awaitable[_notify_pb2.GetMessageResponse]:
+        """Reads one message. Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ResendMessage(
+        self,
+        request: _notify_pb2.ResendMessageRequest,
+        context: _aio.ServicerContext[_notify_pb2.ResendMessageRequest, _abc.Awaitable[_notify_pb2.ResendMessageResponse]],
+    ) -> _abc.Awaitable[_notify_pb2.ResendMessageResponse]:
+        """Has a message sent again: to the address that its account has now, under the same Message-ID, and noted with who
+        asked. Changes nothing for a `request_id` that was used before, and for a message that waits to be sent anyway.
+
+        Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND; FAILED_PRECONDITION, reasons MESSAGE_ALREADY_SENT (unless `again`),
+        MESSAGE_ERASED, NOTHING_TO_SEND, NO_RECIPIENT; ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED, for a `request_id` of
+        another message; UNAVAILABLE while billing cannot be asked for the address.
+        """
 
 def add_NotifyServiceServicer_to_server(servicer: NotifyServiceServicer, server: _aio.Server) -> None: ...

@@ -96,9 +96,9 @@ $$
 # Verifies what the decisions stood on, under the locks of the accounts that change, and only then writes. `verdict`:
 # o saved · s accounts `stale` have changed meanwhile · w kill switches have · c `moment` (NULL: not asked) is off by a
 # second · k a key was used before. Anything but o has written nothing.
-# Lists come as one text, their elements apart by U+001D, which no element holds; NULL is the empty list. To parse
-# them here costs a tenth of what it costs the caller to encode arrays. Ids and their revisions are in the order of
-# the ids; `answers` are hexadecimal; in `key_ids`, which may be empty, U+001F stands for none.
+# Lists come as one text, their elements apart by U+001D, which no element holds; NULL is the empty list: the
+# caller joins a text for less than its driver encodes an array, element by element. Ids and their revisions are in the
+# order of the ids; `answers` are hexadecimal; in `key_ids`, which may be empty, U+001F stands for none.
 _SAVE = """
 CREATE FUNCTION quota_save(
     OUT verdict "char", OUT at timestamptz, OUT stale text[],

@@ -1,36 +1,22 @@
-"""notify's tables in PostgreSQL, behind the two ports that use them. All times here are the database's."""
+"""Messages as the sender and operators see them. See `ports.Mailbag`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    DateTime,
-    Index,
-    Integer,
-    LargeBinary,
-    Table,
-    Text,
-    UniqueConstraint,
-    and_,
-    case,
-    func,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import and_, case, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.kit.database import UnitOfWork, new_metadata
 from services.kit.ids import new_id
-from services.kit.inbox import inbox_table
 from services.notify.domain import State, Verdict
-from services.notify.ports import Claimed, Draft, Message
+from services.notify.errors import AlreadySent, MessageErased, MessageNotFound, NothingToSend, RequestIdReused
+from services.notify.ports import Claimed, Kept, Message, Resent
+from services.notify.storage.drafts import overtaken
+from services.notify.storage.tables import OPEN, messages, resends
 
 # How long a claimed message may wait for the mail server to take its envelope. When it lapses too early no harm is
 # done: `mark_sending` then says whose it is.
@@ -38,87 +24,27 @@ CLAIM = timedelta(seconds=20)
 # Longer than the mailer's own timeouts for the content: after it, whoever held it is dead or cut off.
 SENDING = timedelta(seconds=90)
 
-# The states that need work or an eye. Nearly all rows are in none of them, so this index stays small.
-OPEN = "state IN ('pending', 'sending', 'unknown', 'dead')"
-
-metadata = new_metadata()
-inbox = inbox_table(metadata)
-messages = Table(
-    "messages",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("account_id", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("subject_id", Text, nullable=False),
-    Column("recipient", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("attempt_count", Integer, nullable=False, server_default="0"),
-    Column("next_attempt_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("claim", Text),
-    Column("claim_until", DateTime(timezone=True)),
-    Column("error", Text, nullable=False, server_default=""),
-    Column("withdrawn", Text, nullable=False, server_default=""),  # why it should not be tried again
-    Column("message_id", Text, nullable=False, unique=True),
-    Column("event_type", Text, nullable=False),
-    Column("event_data", LargeBinary, nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("send_time", DateTime(timezone=True)),
-    UniqueConstraint("kind", "subject_id", name="uq_messages_kind_subject"),
-    Index("ix_messages_due", "next_attempt_time", postgresql_where=literal_column("state = 'pending'")),
-    Index("ix_messages_open", "state", postgresql_where=literal_column(OPEN)),
-    Index("ix_messages_account", "account_id", "id"),
-)
 _c = messages.c
 
+# What a dead process left in `sending` is unknown already, also in the second before `expire` says so.
+_STATE: Any = case(
+    (and_(_c.state == State.SENDING.value, _c.claim_until < func.now()), State.UNKNOWN.value), else_=_c.state
+)
+_FIELDS = tuple(field.name for field in fields(Message))
+_SHOWN = tuple(_STATE.label(name) if name == "state" else _c[name] for name in _FIELDS)
 
-class NotifyUnitOfWork(UnitOfWork):
-    drafts: PostgresDrafts
 
-    def bind(self, connection: AsyncConnection) -> None:
-        self.drafts = PostgresDrafts(connection)
+def _message(row: Any) -> Message:
+    values = row._asdict()
+    return Message(**{name: values[name] for name in _FIELDS} | {"state": State(row.state)})
 
 
-class PostgresDrafts:
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def lock(self, subject_id: str) -> None:
-        await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(subject_id, 0))))
-
-    async def exists(self, kind: str, subject_id: str) -> bool:
-        statement = select(_c.id).where(_c.kind == kind, _c.subject_id == subject_id)
-        return (await self._connection.execute(statement)).first() is not None
-
-    async def add(self, draft: Draft) -> bool:
-        statement = (
-            insert(messages)
-            .values(
-                id=new_id("msg"),
-                account_id=draft.account_id,
-                kind=draft.kind,
-                subject_id=draft.subject_id,
-                recipient=draft.opening.recipient,
-                state=draft.opening.state.value,
-                error=draft.opening.reason,
-                message_id=draft.message_id,
-                event_type=draft.event_type,
-                event_data=draft.event_data,
-            )
-            .on_conflict_do_nothing(constraint="uq_messages_kind_subject")
-        )
-        return (await self._connection.execute(statement)).rowcount == 1
-
-    async def withdraw(self, kind: str, subject_id: str, reason: str) -> None:
-        statement = (
-            update(messages)
-            .where(_c.kind == kind, _c.subject_id == subject_id, _c.withdrawn == "")
-            .values(
-                withdrawn=reason,
-                state=case((waits := _c.state == State.PENDING.value, State.SKIPPED.value), else_=_c.state),
-                error=case((waits, reason), else_=_c.error),
-            )
-        )
-        await self._connection.execute(statement)
+async def _kept(message_id: str, connection: AsyncConnection) -> Kept:
+    statement = select(*_SHOWN, _c.event_type, _c.event_data, _c.recipient_data).where(_c.id == message_id)
+    row = (await connection.execute(statement)).first()
+    if row is None:
+        raise MessageNotFound("There is no such message.")
+    return Kept(_message(row), row.event_type, row.event_data, row.recipient_data)
 
 
 def _unclaimed() -> Any:
@@ -155,8 +81,9 @@ class PostgresMailbag:
                 _c.message_id,
                 _c.event_type,
                 _c.event_data,
+                _c.recipient_data,
                 _c.attempt_count + 1,
-                func.now() - _c.create_time,
+                func.now() - _c.due_since,
             )
         )
         async with self._engine.begin() as connection:
@@ -173,7 +100,7 @@ class PostgresMailbag:
             State.SENDING,
             State.UNKNOWN,
             state=_unless_withdrawn(verdict.state),
-            error=verdict.error[:500],
+            error=case((_c.erased, ""), else_=verdict.error[:500]),
             attempt_count=message.tries,
             next_attempt_time=func.now() + (verdict.retry_after or timedelta(0)),
             send_time=func.now() if verdict.state is State.SENT else None,
@@ -209,34 +136,69 @@ class PostgresMailbag:
             return (await connection.execute(statement)).rowcount
 
     async def page(self, account_id: str, state: State | None, limit: int, before: str | None) -> Sequence[Message]:
-        # What a dead process left in `sending` is unknown already, also in the second before `expire` says so.
-        shown = case(
-            (and_(_c.state == State.SENDING.value, _c.claim_until < func.now()), State.UNKNOWN.value), else_=_c.state
-        )
-        statement = select(
-            _c.id,
-            _c.account_id,
-            _c.kind,
-            _c.subject_id,
-            _c.recipient,
-            shown.label("state"),
-            _c.attempt_count,
-            _c.error,
-            _c.message_id,
-            _c.create_time,
-            _c.send_time,
-        )
+        statement = select(*_SHOWN)
         if account_id:
             statement = statement.where(_c.account_id == account_id)
         if state is State.PENDING:
-            statement = statement.where(shown.in_([State.PENDING.value, State.SENDING.value]))
+            statement = statement.where(_STATE.in_([State.PENDING.value, State.SENDING.value]))
         elif state is not None:
-            statement = statement.where(shown == state.value)
+            statement = statement.where(state.value == _STATE)
         if before is not None:
             statement = statement.where(_c.id < before)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(statement.order_by(_c.id.desc()).limit(limit))).all()
-        return [Message(*row[:5], State(row.state), *row[6:]) for row in rows]
+        return [_message(row) for row in rows]
+
+    async def get(self, message_id: str) -> Kept:
+        async with self._engine.connect() as connection:
+            return await _kept(message_id, connection)
+
+    async def overtaken(self, topic: str, rank: int) -> bool:
+        async with self._engine.connect() as connection:
+            return await overtaken(topic, rank, connection)
+
+    async def resends(self, message_id: str) -> Sequence[Resent]:
+        statement = (
+            select(resends.c.actor, resends.c.previous_state, resends.c.create_time)
+            .where(resends.c.message_id == message_id)
+            .order_by(resends.c.create_time.desc())
+        )
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [Resent(row.actor, State(row.previous_state), row.create_time) for row in rows]
+
+    async def resend(self, message_id: str, request_id: str, actor: str, recipient: str, *, again: bool) -> Message:
+        async with self._engine.begin() as connection:
+            # One at a time for a message, so that a double click finds what the first one did.
+            locked = select(_c.withdrawn).where(_c.id == message_id).with_for_update()
+            withdrawn = (await connection.execute(locked)).scalar_one_or_none()
+            message = (await _kept(message_id, connection)).message
+            asked = select(resends.c.message_id).where(resends.c.request_id == request_id)
+            earlier = (await connection.execute(asked)).scalar_one_or_none()
+            if earlier is not None and earlier != message_id:
+                raise RequestIdReused("This request id was used for another message.", field="request_id")
+            if earlier is not None or message.state in {State.PENDING, State.SENDING}:
+                return message
+            if message.erased:
+                raise MessageErased("Its account was erased: neither address nor contents are kept.")
+            if withdrawn:
+                raise NothingToSend(f"There is nothing to send: {withdrawn}.")
+            if message.state is State.SENT and not again:
+                raise AlreadySent("The mail server has accepted it. Say so if it is to be sent once more.")
+            noted = {"request_id": request_id, "message_id": message_id, "actor": actor}
+            await connection.execute(insert(resends).values(**noted, previous_state=message.state.value))
+            waiting = {
+                "state": State.PENDING.value,
+                "recipient": recipient,
+                "error": "",
+                "next_attempt_time": func.now(),
+                "due_since": func.now(),
+                "send_time": None,
+                "claim": None,
+                "claim_until": None,
+            }
+            await connection.execute(update(messages).where(_c.id == message_id).values(**waiting))
+            return (await _kept(message_id, connection)).message
 
     async def counts(self) -> dict[str, int]:
         """How many messages stand where they need an eye: pending, sending, unknown, dead."""

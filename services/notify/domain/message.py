@@ -1,12 +1,13 @@
-"""What is told to whom, and what follows from each try. Pure: no I/O, no clock."""
+"""How a message begins, and what follows from each try."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import ClassVar
+
+from services.notify.domain.notice import Addressee, Notice
 
 # RFC 5321 §4.5.4.1: "the give-up time generally needs to be at least 4-5 days".
 GIVE_UP_AFTER = timedelta(days=4)
@@ -29,64 +30,6 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Brand:
-    name: str
-    support_contact: str
-    color: str
-    billing_url: str
-
-
-@dataclass(frozen=True)
-class Invoice:
-    """Amounts in whole minor units of `currency` (ISO 4217, lower case). Names and addresses as people typed them."""
-
-    id: str
-    account_id: str
-    account_name: str
-    number: str
-    amount_due: int
-    amount_paid: int
-    currency: str
-    hosted_url: str
-    pdf_url: str
-    contact_email: str
-    customer_email: str
-    brand: Brand
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """An invoice was paid."""
-
-    kind: ClassVar[str] = "receipt"
-    invoice: Invoice
-    paid_time: datetime
-
-    @property
-    def amount(self) -> int:
-        return self.invoice.amount_paid
-
-
-@dataclass(frozen=True)
-class PaymentFailed:
-    """A charge failed, or the customer's bank wants a confirmation (`action_required`)."""
-
-    kind: ClassVar[str] = "payment_failed"
-    invoice: Invoice
-    next_attempt_time: datetime | None
-    grace_days: int
-    grace_end_time: datetime | None
-    action_required: bool
-
-    @property
-    def amount(self) -> int:
-        return self.invoice.amount_due
-
-
-Notice = Receipt | PaymentFailed
-
-
-@dataclass(frozen=True)
 class Opening:
     """How a message begins: waiting to be sent, or skipped with the reason."""
 
@@ -97,24 +40,24 @@ class Opening:
 
 def usable_address(text: str) -> bool:
     """True for one plain mail address that is safe to put into a header and an envelope."""
-    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
+    return len(text) <= 254 and text.isprintable() and _ADDRESS.fullmatch(text) is not None
 
 
-def recipient_of(invoice: Invoice) -> str:
+def recipient_of(to: Addressee) -> str:
     """The account's contact address, else the one Stripe has for the customer (CONTRACT, "Mail"). May be empty."""
-    for address in (invoice.contact_email.strip(), invoice.customer_email.strip()):
+    for address in (to.contact_email.strip(), to.customer_email.strip()):
         if usable_address(address):
             return address
     return ""
 
 
-def open_message(notice: Notice, *, already_paid: bool = False) -> Opening:
-    """Decides whether there is anything to send. `already_paid`: this invoice's receipt came first."""
-    recipient = recipient_of(notice.invoice)
-    if notice.amount <= 0:
-        return Opening(State.SKIPPED, recipient, "nothing to pay: no mail for a zero amount")
-    if already_paid and notice.kind == PaymentFailed.kind:
-        return Opening(State.SKIPPED, recipient, "the invoice was paid before this could be sent")
+def open_message(notice: Notice, *, overtaken: bool = False) -> Opening:
+    """Decides whether there is anything to send. `overtaken`: a notice of its topic that says more came first."""
+    recipient = recipient_of(notice.to)
+    if notice.needless:
+        return Opening(State.SKIPPED, recipient, notice.needless)
+    if overtaken:
+        return Opening(State.SKIPPED, recipient, notice.overtaken)
     if not recipient:
         return Opening(State.SKIPPED, "", "nobody to send it to: the account has no usable mail address")
     return Opening(State.PENDING, recipient)
