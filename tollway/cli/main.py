@@ -170,7 +170,7 @@ def catalog_group() -> None:
 @notify_app.callback()
 @with_options
 def notify_group() -> None:
-    """See what became of mails, send one again, look at them before customers do."""
+    """See what became of mails; send one again; preview."""
 
 
 @local_app.callback()

@@ -36,7 +36,8 @@ def list_messages(
     Dead ones were refused for good; unknown ones may or may not have arrived, and are sent again only by
     `tollway notify resend`.
 
-    Example: tollway notify list --state dead
+    Example:
+      tollway notify list --state dead
     """
     if state not in {"", *STATES} or not re.fullmatch(r"[A-Za-z0-9_]*", account):
         raise CliError("not a state, or not an account's id", code=USAGE, next_step=f"states: {', '.join(STATES)}")
@@ -62,9 +63,12 @@ def list_messages(
 
 
 def show(message: _Message) -> None:
-    """Show one mail: whom it was for, how often it was tried, why it is not sent, and who had it sent again.
+    """Show what became of one mail.
 
-    Example: tollway notify show msg_…
+    That is whom it was for, how often it was tried, why it is not sent, and who had it sent again.
+
+    Example:
+      tollway notify show msg_…
     """
     with operator_api() as api:
         told = api.get(f"/v1/operator/messages/{_id(message)}")
@@ -87,7 +91,8 @@ def resend(
 
     Doing it twice at once sends one mail. Its Message-ID stays, so that mail programs show one.
 
-    Example: tollway notify resend msg_…
+    Example:
+      tollway notify resend msg_…
     """
     with operator_api() as api:
         seen = api.get(f"/v1/operator/messages/{_id(message)}")
@@ -114,7 +119,10 @@ def preview(
 ) -> None:
     """Show a mail with made-up facts, before any customer gets it.
 
-    Examples: tollway notify preview, tollway notify preview receipt --open --catalog catalogs/vatly.yaml
+    Examples:
+      tollway notify preview
+      tollway notify preview receipt --open
+      tollway notify preview receipt --catalog catalogs/vatly.yaml
     """
     if not kind:
         kinds = _program("services.notify.preview").split()
