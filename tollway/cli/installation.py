@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shlex
-from pathlib import Path
 
 from tollway.cli.errors import USAGE, CliError
 
 
 def require() -> None:
     """Raises CliError (exit code 2) where there are no services."""
+    import importlib.util
+
     if importlib.util.find_spec("services") is None:
         step = "run it in the checkout or in the container image"
         raise CliError("the services of tollway are not installed here", code=USAGE, next_step=step)
@@ -19,6 +18,9 @@ def require() -> None:
 
 def environment(env_file: str) -> dict[str, str]:
     """This process's, with the NAME=value lines of the file on top. Raises CliError (exit code 2)."""
+    import shlex
+    from pathlib import Path
+
     found = dict(os.environ)
     if not env_file:
         return found

@@ -6,17 +6,14 @@ they are installed: in a checkout or the container image.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from tollway.cli import output
+from tollway.cli import installation, output
 from tollway.cli.admin_accounts import operator_api
 from tollway.cli.command import current
 from tollway.cli.errors import FAILED, REFUSED, USAGE, CliError
@@ -136,6 +133,8 @@ def preview(
     shown = _program("services.notify.preview", kind, form, *brand)
     path = out
     if open_it and not path:
+        import tempfile
+
         with tempfile.NamedTemporaryFile("w", suffix=".html", prefix=f"tollway-{kind}-", delete=False) as file:
             path = file.name
     if path:
@@ -183,9 +182,9 @@ def _id(message: str) -> str:
 
 def _program(module: str, *arguments: str) -> str:
     """What one of the services' programs prints."""
-    if importlib.util.find_spec("services") is None:
-        step = "run it in the checkout or in the container image"
-        raise CliError("the services of tollway are not installed here", code=USAGE, next_step=step)
+    import subprocess
+
+    installation.require()
     done = subprocess.run(  # noqa: S603 - our own module, and no shell
         [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
     )
