@@ -10,96 +10,31 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
 import stripe
 import structlog
 
-from services.billing.domain.subscription import Invoice, Subscription
+from services.billing.domain.subscription import Invoice
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import FromStripe, NewSession, Session, StripeRetryable
 from services.billing.stripe_catalog import CatalogCalls
 from services.billing.stripe_changes import ChangeCalls
+from services.billing.stripe_customers import CustomerCalls
 from services.billing.stripe_metering import MeterCalls
+from services.billing.stripe_objects import ACCOUNT_KEY, invoice_of, required, subscription_of
 from services.billing.stripe_refunds import RefundCalls
 from services.billing.token_bucket import BACKGROUND, PEOPLE, TokenBucket
 from services.kit import telemetry
 
-ACCOUNT_KEY = "tollway_account_id"  # metadata by which our customers are known
+__all__ = ["ACCOUNT_KEY", "StripePayments", "invoice_of", "subscription_of"]
+
+_MOST_CUSTOMER_PAGES = 10  # newest first: an attempt that failed is not long ago
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-
-
-def _instant(value: int | None) -> datetime | None:
-    return datetime.fromtimestamp(value, UTC) if value else None
-
-
-def _required(value: int) -> datetime:
-    return datetime.fromtimestamp(value, UTC)
-
-
-def _id(value: Any) -> str:
-    """The id of a field that may be null, an id or the expanded object."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else str(value["id"])
-
-
-def subscription_of(data: dict[str, Any]) -> Subscription:
-    items = data["items"]["data"]
-    # The plan's own price; those of metered units come beside it.
-    item = next((each for each in items if not _is_metered(each["price"])), items[0])
-    price = item["price"]
-    return Subscription(
-        id=data["id"],
-        customer_id=_id(data["customer"]),
-        status=data["status"],
-        price_id=price["id"],
-        lookup_key=price.get("lookup_key") or "",
-        interval=(price.get("recurring") or {}).get("interval") or "month",
-        create_time=_required(data["created"]),
-        anchor=_required(data["billing_cycle_anchor"]),
-        period_start=_required(item["current_period_start"]),
-        period_end=_required(item["current_period_end"]),
-        cancel_at_period_end=bool(data["cancel_at_period_end"]),
-        cancel_at=_instant(data.get("cancel_at")),
-        canceled_at=_instant(data.get("canceled_at")),
-        ended_at=_instant(data.get("ended_at")),
-        trial_end=_instant(data.get("trial_end")),
-        cancel_reason=(data.get("cancellation_details") or {}).get("reason") or "",
-    )
-
-
-def _is_metered(price: dict[str, Any]) -> bool:
-    return (price.get("recurring") or {}).get("usage_type") == "metered"
-
-
-def invoice_of(data: dict[str, Any]) -> Invoice:
-    parent = (data.get("parent") or {}).get("subscription_details") or {}
-    lines = data.get("lines", {}).get("data") or []
-    prices = [((line.get("pricing") or {}).get("price_details") or {}).get("price") for line in lines]
-    return Invoice(
-        id=data["id"],
-        customer_id=_id(data.get("customer")),
-        subscription_id=_id(parent.get("subscription")),
-        number=data.get("number") or "",
-        status=data.get("status") or "draft",
-        currency=data["currency"],
-        amount_due=data["amount_due"],
-        amount_paid=data["amount_paid"],
-        attempt_count=data["attempt_count"],
-        next_attempt_time=_instant(data.get("next_payment_attempt")),
-        hosted_url=data.get("hosted_invoice_url") or "",
-        pdf_url=data.get("invoice_pdf") or "",
-        customer_email=data.get("customer_email") or "",
-        billing_reason=data.get("billing_reason") or "",
-        price_id=next((_id(price) for price in prices if price), ""),
-        create_time=_required(data["created"]),
-        paid_time=_instant((data.get("status_transitions") or {}).get("paid_at")),
-    )
 
 
 def _session_of(data: stripe.checkout.Session) -> Session:
@@ -107,15 +42,22 @@ def _session_of(data: stripe.checkout.Session) -> Session:
         id=data.id,
         url=data.url or "",
         status=data.status or "expired",
-        expire_time=_required(data.expires_at),
+        expire_time=required(data.expires_at),
     )
 
 
-class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
-    """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
+class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, CustomerCalls):
+    """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place.
 
-    def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:
-        self._http = stripe.HTTPXClient(timeout=httpx.Timeout(10, connect=2))
+    One try takes `timeout_s` at most, a call with its retries `patience_s`: less than a caller of ours waits, who is to
+    hear that Stripe does not answer.
+    """
+
+    def __init__(
+        self, api_key: str, *, base: str = "", rate: float = 20.0, timeout_s: float = 10.0, patience_s: float = 15.0
+    ) -> None:
+        self._http = stripe.HTTPXClient(timeout=httpx.Timeout(timeout_s, connect=min(2.0, timeout_s)))
+        self._patience_s = patience_s
         addresses: Any = {"base_addresses": {"api": base}} if base else {}
         self._client = stripe.StripeClient(api_key, http_client=self._http, max_network_retries=2, **addresses)
         self._bucket = TokenBucket(rate)
@@ -123,15 +65,34 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
-    async def create_customer(self, account_id: str, email: str, name: str) -> str:
+    async def create_customer(self, account_id: str, email: str, name: str, attempt: int = 1) -> str:
+        customers = self._client.v1.customers
+        if attempt > 1 and (made := await self._customer_of(account_id, email)):
+            return made
         params: Any = {"name": name, "metadata": {ACCOUNT_KEY: account_id}}
         if email:  # an account of an outside identity has none: Checkout asks the person for it
             params["email"] = email
+        key = f"{account_id}:customer" + (f":{attempt}" if attempt > 1 else "")
         customer = await self._call(
             "customers.create",
-            lambda: self._client.v1.customers.create_async(params, {"idempotency_key": f"{account_id}:customer"}),
+            lambda: customers.create_async(params, {"idempotency_key": key}),
+            stored_failure=True,
         )
         return customer.id
+
+    async def _customer_of(self, account_id: str, email: str) -> str:
+        """What an earlier attempt may have made in spite of its failure; empty if there is nothing."""
+        query: Any = {"limit": 100} | ({"email": email} if email else {})
+        customers = self._client.v1.customers
+        page = await self._call("customers.list", lambda: customers.list_async(query))
+        for looked in range(_MOST_CUSTOMER_PAGES):
+            for each in page.data:
+                if (each.to_dict(for_json=True).get("metadata") or {}).get(ACCOUNT_KEY) == account_id:
+                    return each.id
+            if not page.has_more or looked + 1 == _MOST_CUSTOMER_PAGES:
+                break
+            page = await self._call("customers.list", page.next_page_async)
+        return ""
 
     async def create_session(self, new: NewSession) -> Session:
         metadata = {ACCOUNT_KEY: new.account_id}
@@ -185,10 +146,7 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
 
     async def read(self, customer_id: str, invoice_ids: list[str], *, want_last_paid: bool) -> FromStripe:
         params: Any = {"customer": customer_id, "status": "all", "limit": 100, "expand": ["data.latest_invoice"]}
-        page = await self._call(
-            "subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params), BACKGROUND
-        )
-        listed = [each.to_dict(for_json=True) async for each in page.auto_paging_iter()]
+        listed = await self._all("subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params))
         invoices = {
             each["latest_invoice"]["id"]: invoice_of(each["latest_invoice"])
             for each in listed
@@ -219,9 +177,8 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
 
     async def list_invoices(self, customer_id: str) -> list[Invoice]:
         params: Any = {"customer": customer_id, "limit": 100}
-        page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
-        listed = [invoice_of(each.to_dict(for_json=True)) async for each in page.auto_paging_iter()]
-        return [each for each in listed if each.status != "draft"]
+        listed = await self._all("invoices.list", lambda: self._client.v1.invoices.list_async(params))
+        return [invoice_of(each) for each in listed if each["status"] != "draft"]
 
     async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
         names = sorted(types)
@@ -232,8 +189,8 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
 
     async def _events(self, types: list[str], since: datetime) -> list[bytes]:
         params: Any = {"types": types, "created": {"gte": int(since.timestamp())}, "limit": 100}
-        page = await self._call("events.list", lambda: self._client.v1.events.list_async(params), BACKGROUND)
-        return [json.dumps(each.to_dict(for_json=True)).encode() async for each in page.auto_paging_iter()]
+        listed = await self._all("events.list", lambda: self._client.v1.events.list_async(params))
+        return [json.dumps(each).encode() for each in listed]
 
     async def account_of_customer(self, customer_id: str) -> str:
         try:
@@ -246,6 +203,15 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
             raise
         return str((customer.to_dict(for_json=True).get("metadata") or {}).get(ACCOUNT_KEY, ""))
 
+    async def _all(self, name: str, first: Callable[[], Awaitable[stripe.ListObject[Any]]]) -> list[dict[str, Any]]:
+        """A whole list. Each page is a call: it waits for its turn, and fails as calls do."""
+        page = await self._call(name, first, BACKGROUND)
+        listed = [each.to_dict(for_json=True) for each in page.data]
+        while page.has_more:
+            page = await self._call(name, page.next_page_async, BACKGROUND)
+            listed += [each.to_dict(for_json=True) for each in page.data]
+        return listed
+
     async def _call(
         self,
         name: str,
@@ -256,8 +222,14 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls):
     ) -> T:
         async with self._limited(name, priority):
             try:
-                return await call()
-            except (stripe.APIConnectionError, stripe.RateLimitError) as error:
+                async with asyncio.timeout(self._patience_s):
+                    return await call()
+            except (TimeoutError, stripe.APIConnectionError, stripe.RateLimitError) as error:
+                raise self._unavailable(name, error) from error
+            except stripe.IdempotencyError as error:
+                # The key stands for a call with other parameters: what it is about has changed since.
+                if stored_failure:
+                    raise StripeRetryable(name) from error
                 raise self._unavailable(name, error) from error
             except stripe.APIError as error:
                 if stored_failure and (error.http_status or 0) >= 500:

@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.manashiki import CONTACT, Org, developer, manashiki, sign_up, world
+from tests.e2e.quickstart import typed
 from tests.e2e.world import PROBLEM, Json, World, until
+from tests.infra.stack import Stack
 
 __all__ = ["manashiki", "world"]  # fixtures
 
@@ -419,3 +421,7 @@ async def test_a_cap_that_cannot_be_is_refused_naming_the_field_and_another_tena
         body = {"limit": 5} if method == "PUT" else None
         answer = await other.call(method, f"/v1/orgs/{org.slug}/{route}", body)
         assert (answer.status_code, answer.json()["code"]) == (404, "account_not_found")
+
+
+async def test_the_quick_start_runs_as_it_stands(manashiki: Stack, tmp_path: Path) -> None:
+    assert await typed("quickstart-manashiki.md", manashiki, tmp_path) >= 5
