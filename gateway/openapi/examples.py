@@ -43,6 +43,7 @@ _USUAL: dict[str, Any] = {
     "eligible": True,
     "email": "ada@example.com",
     "ends_subscription": True,
+    "erased_at": _TIME,
     "event_at": _TIME,
     "event_id": "evt_1TxYz",
     "event_type": "customer.subscription.updated",
@@ -50,6 +51,7 @@ _USUAL: dict[str, Any] = {
     "held": 2,
     "id": "evt_1TxYz",
     "invoice_id": "in_1TxYz",
+    "unknown_price_ids": ["price_1TxYz"],
     "joined_at": _TIME,
     "keys": [{"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQ"}],
     "limit": 1000,
@@ -128,8 +130,9 @@ def of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "") ->
         return schema["default"]
     if "enum" in schema:
         return schema["enum"][0]
-    if name in _USUAL and _fits(_USUAL[name], schema):
-        return _USUAL[name]
+    usual = _USUAL.get(name, _TIME if name.endswith("_at") else None)
+    if usual is not None and _fits(usual, schema):
+        return usual
     if "allOf" in schema:
         return {key: value for part in schema["allOf"] for key, value in of(part, schemas).items()}
     if "anyOf" in schema:
