@@ -7,14 +7,17 @@ import base64
 import contextlib
 import json
 from collections import Counter
+from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 
 from tests.e2e.lures import lures
+from tests.e2e.quickstart import typed
 from tests.e2e.vatly import BUSINESS, SCALE, Member, member, price_id, token, vatly, world
 from tests.e2e.world import DECLINED, PROBLEM, Json, World, until
+from tests.infra.stack import Stack
 from tollway.billing.v1 import entitlement_pb2
 from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
 
@@ -335,3 +338,7 @@ async def test_a_declined_card_says_so_on_the_page_and_leaves_no_subscription(wo
     assert await ada.subscription() == NEVER
     assert (await ada.pay(url)).status_code == 303
     await ada.becomes("business")
+
+
+async def test_the_quick_start_runs_as_it_stands(vatly: Stack, tmp_path: Path) -> None:
+    assert await typed("quickstart-vatly.md", vatly, tmp_path) >= 4

@@ -58,10 +58,10 @@ class Metric:
 def page(root: Path) -> str:
     """Raises LookupError for a metric without a meaning, or a meaning without its metric."""
     found = measured(root)
-    for name in sorted(found.keys() - MEANINGS.keys()):
-        raise LookupError(f"{name} is counted and not described: say its meaning in tools/references/metrics.py")
-    for name in sorted(MEANINGS.keys() - found.keys()):
-        raise LookupError(f"{name} is described in tools/references/metrics.py and counted nowhere")
+    if new := ", ".join(sorted(found.keys() - MEANINGS.keys())):
+        raise LookupError(f"counted and not described: {new}: say what they mean in tools/references/metrics.py")
+    if gone := ", ".join(sorted(MEANINGS.keys() - found.keys())):
+        raise LookupError(f"described in tools/references/metrics.py and counted nowhere: {gone}")
     rows = [
         (code(name), metric.kind, ", ".join(metric.labels), ", ".join(metric.places), MEANINGS[name])
         for name, metric in sorted(found.items())

@@ -82,10 +82,9 @@ class _Page:
                 continue
             bodies = [self._type(body.get("schema", {})) for media, body in content.items() if media != _PROBLEM]
             said = response.get("description", "")
+            redundant = {"Successful Response", operation.get("summary")}
             headers = [code(name) for name in response.get("headers", {}) if name != "X-Request-Id"]
-            answers.append(
-                (status, ", ".join(bodies), "" if said == "Successful Response" else said, ", ".join(headers))
-            )
+            answers.append((status, ", ".join(bodies), "" if said in redundant else said, ", ".join(headers)))
         refusals = [
             (status, self._resolved(response).get("description", ""))
             for status, response in sorted(operation["responses"].items())

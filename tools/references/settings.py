@@ -119,9 +119,13 @@ def _all_described(root: Path) -> None:
     known = {variable(settings, name) for settings in _OF.values() for name in settings.model_fields}
     known |= {f"TOLLWAY_{name.upper()}_{kind}" for name in PORTS for kind in ("PORT", "METRICS_PORT", "ADDR", "DSN")}
     known |= set(_CLI) | set(_LOCAL) | {"TOLLWAY_POSTGRES_PASSWORD"} | _NO_VARIABLES
-    for name, path in sorted(named(root).items()):
-        if not {name, name.removesuffix("_FILE")} & known:
-            raise LookupError(f"{path} reads {name}: describe it in tools/references/settings.py")
+    new = [
+        f"{path} reads {name}"
+        for name, path in sorted(named(root).items())
+        if not {name, name.removesuffix("_FILE")} & known
+    ]
+    if new:
+        raise LookupError(f"{'; '.join(new)}: describe it in tools/references/settings.py")
 
 
 def named(root: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools.references.markdown import anchor
+from tools.references.protos import Contract, events_of
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(
@@ -62,3 +63,9 @@ def test_no_page_of_the_references_has_two_headings_of_one_name() -> None:
     for page in (ROOT / "docs" / "reference").glob("*.md"):
         headings = re.findall(r"^#{1,6} (.+)$", prose(page), re.MULTILINE)
         assert sorted(set(headings)) == sorted(headings), page.name
+
+
+def test_the_page_on_events_names_every_event_of_the_contract() -> None:
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE)
+    announced = [message.name for _, _, message in events_of(Contract.read(ROOT / "protos"))]
+    assert sorted(told) == sorted(announced)
