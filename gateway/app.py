@@ -17,7 +17,10 @@ from gateway.boundary import Boundary
 from gateway.dialects import manashiki, skytale, vatly
 from gateway.keyset import KeySet
 from gateway.outside import OutsideTokens
+from gateway.pages import dash, rendering
+from gateway.pages import errors as page_errors
 from gateway.pages import routes as pages
+from gateway.pages.visits import SignInNeeded
 from gateway.routes import (
     caps,
     device,
@@ -27,6 +30,9 @@ from gateway.routes import (
     keys,
     operator,
     operator_accounts,
+    operator_customers,
+    operator_events,
+    operator_messages,
     operator_stripe,
     org_billing,
     orgs,
@@ -66,10 +72,14 @@ _ROUTERS = (
     invoices.router,
     operator.router,
     operator_accounts.router,
+    operator_messages.router,
     operator_stripe.router,
+    operator_customers.router,
+    operator_events.router,
     refunds.router,
     subscriptions.router,
     pages.router,
+    *dash.ROUTERS,
 )
 
 
@@ -108,11 +118,12 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     app.state.clock = BusinessClock(settings.clock_file)
     app.state.outside = OutsideTokens(settings)
     app.state.keys = KeySet(fetch_jwks, public_keys)
+    app.state.page_policy = rendering.policy(settings.page_origins)
     app.state.methods = _methods()
     for router in _ROUTERS:
         app.include_router(router)
-    for kind in (problems.Problem, TollwayError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, problems.answer)
+    for kind in (problems.Problem, TollwayError, HTTPException, RequestValidationError, SignInNeeded):
+        app.add_exception_handler(kind, page_errors.answer)
     app.add_middleware(Boundary, public_url=settings.public_url)
     described = openapi.document(app, settings.public_url)
 

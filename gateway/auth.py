@@ -20,7 +20,7 @@ from tollway.billing.v1 import identity_pb2
 
 # The longest catalog prefix, the random part and the checksum fit; the rest needs no lookup.
 _KEY = re.compile(r"[A-Za-z0-9_]{16,128}")
-_LONGEST_SLUG = 100
+LONGEST_SLUG = 100
 
 
 SESSION_PREFIX = "ses_"  # no API key begins so
@@ -178,7 +178,7 @@ def in_org(
     async def resolve(request: Request, slug: str) -> Caller:
         who = await presented(request)
         backend: Backend = request.app.state.backend
-        asked = identity_pb2.AuthorizeOrgRequest(slug=slug[:_LONGEST_SLUG], credential=who)
+        asked = identity_pb2.AuthorizeOrgRequest(slug=slug[:LONGEST_SLUG], credential=who)
         answer = await backend.billing.call(backend.identity.AuthorizeOrg, asked)
         found = of_principal(answer.principal, request)
         if enough.isdisjoint(found.scopes):

@@ -13,19 +13,24 @@ from tollway.billing.v1.account_pb2_grpc import AccountServiceStub
 from tollway.billing.v1.audit_pb2_grpc import AuditServiceStub
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceStub
 from tollway.billing.v1.billing_pb2_grpc import BillingServiceStub
+from tollway.billing.v1.customer_pb2_grpc import CustomerServiceStub
 from tollway.billing.v1.device_pb2_grpc import DeviceLoginServiceStub
 from tollway.billing.v1.entitlement_pb2_grpc import EntitlementServiceStub
 from tollway.billing.v1.identity_pb2_grpc import IdentityServiceStub
 from tollway.billing.v1.invoice_pb2_grpc import InvoiceServiceStub
 from tollway.billing.v1.key_pb2_grpc import KeyServiceStub
 from tollway.billing.v1.operator_pb2_grpc import OperatorServiceStub
+from tollway.billing.v1.outbox_pb2_grpc import OutboxServiceStub
 from tollway.billing.v1.reconcile_pb2_grpc import ReconcileServiceStub
 from tollway.billing.v1.refund_pb2_grpc import RefundServiceStub
+from tollway.billing.v1.sign_in_pb2_grpc import SignInServiceStub
 from tollway.billing.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from tollway.billing.v1.webhook_pb2_grpc import WebhookServiceStub
+from tollway.notify.v1.notify_pb2_grpc import NotifyServiceStub
 from tollway.quota.v1.guardrail_pb2_grpc import GuardrailServiceStub
 from tollway.quota.v1.kill_switch_pb2_grpc import KillSwitchServiceStub
 from tollway.quota.v1.lease_pb2_grpc import LeaseServiceStub
+from tollway.quota.v1.outbox_pb2_grpc import OutboxServiceStub as QuotaOutboxServiceStub
 from tollway.quota.v1.quota_pb2_grpc import QuotaServiceStub
 
 STRIPE_CALL_S = 30.0  # calls that make billing call Stripe, which may take its time
@@ -41,18 +46,23 @@ class Backend:
         self.accounts = AccountServiceStub(self.billing.channel)
         self.auth = AuthServiceStub(self.billing.channel)
         self.identity = IdentityServiceStub(self.billing.channel)
+        self.coming_in = SignInServiceStub(self.billing.channel)
         self.devices = DeviceLoginServiceStub(self.billing.channel)
         self.keys = KeyServiceStub(self.billing.channel)
         self.invoices = InvoiceServiceStub(self.billing.channel)
         self.audit = AuditServiceStub(self.billing.channel)
         self.plans = BillingServiceStub(self.billing.channel)
         self.operators = OperatorServiceStub(self.billing.channel)
+        self.customers = CustomerServiceStub(self.billing.channel)
+        self.outbox = OutboxServiceStub(self.billing.channel)
         self.subscriptions = SubscriptionServiceStub(self.billing.channel)
         self.reconciling = ReconcileServiceStub(self.billing.channel)
         self.refunds = RefundServiceStub(self.billing.channel)
         self.entitlements = EntitlementServiceStub(self.billing.channel)
         self.webhooks = WebhookServiceStub(self.billing.channel)
+        self.messages = NotifyServiceStub(self.notify.channel)
         self.usage = QuotaServiceStub(self.quota.channel)
+        self.quota_outbox = QuotaOutboxServiceStub(self.quota.channel)
         self.leases = LeaseServiceStub(self.quota.channel)
         self.guardrails = GuardrailServiceStub(self.quota.channel)
         self.switches = KillSwitchServiceStub(self.quota.channel)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.facts import begin, of
 from gateway.problems import Problem, render
-from services.kit import telemetry
+from services.kit import correlation, telemetry
 from services.kit.ids import new_id
 
 log = structlog.get_logger("gateway.access")
@@ -47,7 +47,7 @@ class Boundary:
             scope = {**scope, "method": "GET"}  # the answer to GET; the server, who keeps its scope, omits the body
         known = begin(scope, request_id(scope))
         ident = known.request_id
-        structlog.contextvars.bind_contextvars(request_id=ident)
+        correlation.request_id.set(ident)
         status = 0
 
         async def with_headers(message: Message) -> None:

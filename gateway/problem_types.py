@@ -21,6 +21,10 @@ KNOWN: dict[str, ProblemType] = {
     "duplicate_key": ProblemType(400, "Duplicate key", "The JSON body names a key twice; say each thing once."),
     "body_timeout": ProblemType(408, "Body too slow", "The body did not arrive in time."),
     "body_too_large": ProblemType(413, "Body too large", "The body is larger than this route takes."),
+    "form_malformed": ProblemType(400, "Malformed form", "This is not a form of ours. Reload the page and try again."),
+    "form_foreign": ProblemType(
+        403, "This page is out of date", "Reload the page and send the form again. If that does not help, sign in anew."
+    ),
     "unsupported_media_type": ProblemType(
         415, "Unsupported media type", "Send JSON with Content-Type: application/json."
     ),
@@ -78,6 +82,17 @@ KNOWN: dict[str, ProblemType] = {
     "plan_refused": ProblemType(
         402, "Not in your plan", "The plan does not include this; code and reason are the catalog's word for why."
     ),
+    "sign_in_link_invalid": ProblemType(
+        401, "Link is over", "This link has been used, or its time is over. Ask for a new one."
+    ),
+    "sign_in_link_other_browser": ProblemType(
+        401, "Another browser", "This link was asked for in another browser. Open it there, or ask for a new one."
+    ),
+    "sign_in_rate_limited": ProblemType(
+        429, "Too many tries", "Too many tries to sign in from this address or for this email. Try again later."
+    ),
+    "mail_not_accepted": ProblemType(503, "Mail not taken", "The mail server did not take the mail. Try again later."),
+    "mail_refused": ProblemType(409, "Mail refused", "The mail server refuses to deliver to this address."),
     "device_login_rate_limited": ProblemType(
         429, "Too many logins", "Too many logins were begun from this address. Try again later."
     ),
@@ -109,6 +124,11 @@ KNOWN: dict[str, ProblemType] = {
     "catalog_not_pushed": ProblemType(
         409, "Not on sale yet", "The operator has not put the catalog's prices on sale at Stripe."
     ),
+    "account_erased": ProblemType(409, "Account erased", "The account's personal data was erased; nothing is changed."),
+    "subscription_running": ProblemType(
+        409, "Subscription running", "A subscription still runs: end it first, at once or with its period."
+    ),
+    "refund_under_way": ProblemType(409, "Refund under way", "A refund is under way. Try again when it is done."),
     "event_not_found": ProblemType(404, "Event not found", "There is no such event."),
     "no_subscription": ProblemType(409, "No subscription", "There is no live subscription to change."),
     "plan_unchanged": ProblemType(409, "Same plan", "The account is on this plan already."),
@@ -119,6 +139,14 @@ KNOWN: dict[str, ProblemType] = {
     "refund_usage_exceeded": ProblemType(409, "Too much was used", "More was used than a refund allows for."),
     "failed_precondition": ProblemType(409, "Not possible now", "The account's present state does not allow this."),
     "already_exists": ProblemType(409, "Already exists", "This exists already."),
+    # Mails
+    "message_not_found": ProblemType(404, "Message not found", "There is no such message."),
+    "message_already_sent": ProblemType(
+        409, "Already sent", "The mail server has accepted it; `again: true` sends it once more."
+    ),
+    "message_erased": ProblemType(409, "Erased", "The message's account was erased: nothing of it is kept."),
+    "nothing_to_send": ProblemType(409, "Nothing to send", "What the message would say is nothing, or no longer so."),
+    "no_recipient": ProblemType(409, "Nobody to send to", "The account has no usable mail address."),
     # Webhooks
     "signature_invalid": ProblemType(
         400, "Invalid signature", "The Stripe-Signature does not match the body, or is not of the last 300 seconds."

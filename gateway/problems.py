@@ -192,17 +192,21 @@ def render(problem: Problem, scope: Scope, public_url: str) -> Response:
     )
 
 
+def as_problem(request: Request, error: Exception) -> Problem:
+    """What an exception that a route raised says to the caller."""
+    if isinstance(error, errors.TollwayError):
+        return from_error(error)
+    if isinstance(error, HTTPException):
+        return _from_http(error, request)
+    if isinstance(error, RequestValidationError):  # the query; bodies are read by `body`
+        fields = fields_of(error.errors(), skip=1)
+        return Problem("validation_failed", detail_of(fields), fields=fields)
+    return error if isinstance(error, Problem) else Problem("internal")
+
+
 async def answer(request: Request, error: Exception) -> Response:
     """The exception handler of the application."""
-    if isinstance(error, errors.TollwayError):
-        problem = from_error(error)
-    elif isinstance(error, HTTPException):
-        problem = _from_http(error, request)
-    elif isinstance(error, RequestValidationError):  # the query; bodies are read by `body`
-        fields = fields_of(error.errors(), skip=1)
-        problem = Problem("validation_failed", detail_of(fields), fields=fields)
-    else:
-        problem = error if isinstance(error, Problem) else Problem("internal")
+    problem = as_problem(request, error)
     if problem.status >= 500:
         facts.of(request.scope).error = repr(error)
     return render(problem, request.scope, request.app.state.public_url)

@@ -54,6 +54,18 @@ class GatewaySettings(Settings):
     )
     clerk_audience: str = Field("", description="What a token's `aud` must hold. Empty: `aud` is not looked at.")
 
+    stripe_api_base: str = Field("", validation_alias="STRIPE_API_BASE", description="Local mode: the sandbox.")
+    stripe_pages: str = Field(
+        "https://checkout.stripe.com,https://billing.stripe.com",
+        description="Origins of Stripe's own pages, comma-separated; a custom domain for Checkout belongs here.",
+    )
+
+    @property
+    def page_origins(self) -> str:
+        """Where forms of the billing page may lead, as a Content-Security-Policy lists it."""
+        named = [part.strip() for part in self.stripe_pages.split(",") if part.strip()]
+        return " ".join([*named, self.stripe_api_base] if self.local and self.stripe_api_base else named)
+
     @property
     def jwks_url(self) -> str:
         return self.clerk_jwks_url or f"{self.clerk_issuer.rstrip('/')}/.well-known/jwks.json"
@@ -94,6 +106,14 @@ class GatewaySettings(Settings):
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("expected an address such as https://api.example.com")
         return value.rstrip("/")
+
+    @field_validator("stripe_pages", "stripe_api_base")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for part in filter(None, (each.strip() for each in value.split(","))):
+            if not re.fullmatch(r"https?://[A-Za-z0-9.\-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", part):
+                raise ValueError("expected origins such as https://checkout.stripe.com, with commas between")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -39,7 +39,7 @@ _TABLES = {
         "outbox",
     ),
     "quota": ("account", "plan", "idem", "lease", "inbox", "api_key"),
-    "notify": ("messages", "inbox"),
+    "notify": ("messages", "inbox", "resends", "erased_accounts"),
 }
 _SECRETS = ("TOLLWAY_SECRET_KEY", "TOLLWAY_OPERATOR_TOKEN", "TOLLWAY_RPC_TOKEN", "STRIPE_API_KEY")
 

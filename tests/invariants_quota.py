@@ -22,8 +22,9 @@ def announced_snapshots(evidence: Evidence) -> dict[tuple[str, int], list[entitl
     found = defaultdict(list)
     for row in evidence.billing["outbox"]:
         if row["type"] == events_pb2.EntitlementsChanged.DESCRIPTOR.full_name:
-            snapshot = events_pb2.EntitlementsChanged.FromString(row["data"]).entitlements
-            found[row["account_id"], snapshot.version].append(snapshot)
+            event = events_pb2.EntitlementsChanged.FromString(row["data"])
+            if not event.snapshot:  # told again for whoever is new
+                found[row["account_id"], event.entitlements.version].append(event.entitlements)
     return found
 
 

@@ -151,7 +151,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
             "in": "header",
             "required": False,
             "description": "Makes a retry safe: the same key and body get the first answer. Bare or quoted.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": '^[!#-~]+$|^"[ -~]+"$'},
+            "schema": {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
             "example": "order-4711",
         },
         "RequestId": {

@@ -16,6 +16,7 @@ PARAMETERS = {
     "request_id": "lease_019ab0c4d5e67f8899aabbccddeeff00",
     "account_id": "acct_019ab0c4d5e67f8899aabbccddeeff00",
     "event_id": "evt_1TxYz",
+    "message_id": "msg_019ab0c4d5e67f8899aabbccddeeff00",
     "name": "models/base.bin",
 }
 _TIME = "2026-04-01T00:00:00Z"
@@ -44,6 +45,7 @@ _USUAL: dict[str, Any] = {
     "ends_subscription": True,
     "event_at": _TIME,
     "event_id": "evt_1TxYz",
+    "message_id": "msg_019ab0c4d5e67f8899aabbccddeeff00",
     "event_type": "customer.subscription.updated",
     "fewer_than": 100,
     "held": 2,
@@ -169,7 +171,7 @@ def of_body(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, 
 
 
 def of_path(path: str) -> str:
-    return path.format_map({name: quote(value) for name, value in PARAMETERS.items()} | _Missing())
+    return path.format_map(_Missing({name: quote(value) for name, value in PARAMETERS.items()}))
 
 
 class _Missing(dict[str, str]):

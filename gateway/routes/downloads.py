@@ -83,7 +83,7 @@ async def start_download(
     """Counts one download of the meter that keys of this kind drive, and holds one of the places at once.
 
     With an Idempotency-Key a retry for the same object gets the same requestId and counts once, also after the lease
-    has ended; for another object the key stands for another download. A refusal counts nothing and is not remembered.
+    has ended; for another object the key is refused. A refusal counts nothing and is not remembered.
     """
     if not caller.key_meter:
         raise Problem("no_download_meter")
@@ -93,8 +93,9 @@ async def start_download(
             account_id=caller.account_id,
             meter=caller.key_meter,
             amount=1,
-            request_id=_of_object(request_id, body.object),
+            request_id=request_id,
             key_id=caller.key_id,
+            subject=hashlib.sha256(body.object.encode()).hexdigest(),  # names are longer than what quota keeps
         ),
     )
     decision = answer.decision
@@ -165,11 +166,6 @@ async def _live(grant: Grant, backend: Backend) -> pb.Lease | None:
 def _signer(request: Request) -> Signer:
     signer: Signer = request.app.state.signer
     return signer
-
-
-def _of_object(request_id: str, name: str) -> str:
-    # Quota does not know the object: one key for two of them must not get the second for the price of none.
-    return hashlib.sha256(f"{request_id}\n{name}".encode()).hexdigest() if request_id else ""
 
 
 def _refusal(caller: Caller, decision: pb.Decision, headers: dict[str, str], public_url: str) -> Problem:

@@ -17,6 +17,20 @@ class AccountNotFound(NotFound):
     reason = "ACCOUNT_NOT_FOUND"
 
 
+class AccountErased(FailedPrecondition):
+    """Its personal data was erased: nothing of it is changed any more."""
+
+    reason = "ACCOUNT_ERASED"
+
+
+class SubscriptionRunning(FailedPrecondition):
+    reason = "SUBSCRIPTION_RUNNING"
+
+
+class RefundUnderWay(FailedPrecondition):
+    reason = "REFUND_UNDER_WAY"
+
+
 class ApiKeyMalformed(Unauthenticated):
     reason = "API_KEY_MALFORMED"
 

@@ -77,6 +77,9 @@ class Announcer:
             support_contact=self.catalog.product.contact,
         )
 
+    def _tier_name(self, tier: str) -> str:
+        return self.catalog.tiers[tier].name if tier in self.catalog.tiers else ""
+
     def limits(self, tier: str) -> list[pb.Limit]:
         """The tier's, in the order in which they are decided."""
         numbers: dict[str, int | str] = {}
@@ -100,8 +103,10 @@ class Announcer:
             suspended_refusal=_refusal(meter.suspended) if meter.suspended else None,
         )
 
-    def entitlements_changed(self, state: Entitlement, change_time: datetime) -> events_pb2.EntitlementsChanged:
-        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time))
+    def entitlements_changed(
+        self, state: Entitlement, change_time: datetime, *, snapshot: bool = False
+    ) -> events_pb2.EntitlementsChanged:
+        return events_pb2.EntitlementsChanged(entitlements=self.entitlements(state, change_time), snapshot=snapshot)
 
     def tier_changed(self, state: Entitlement, previous: str, change_time: datetime) -> events_pb2.TierChanged:
         return events_pb2.TierChanged(
@@ -153,6 +158,7 @@ class Announcer:
             account_id=account.id,
             subscription_id=subscription.id,
             tier=tier,
+            tier_name=self._tier_name(tier),
             trial_end_time=timestamp(end),
             amount_due=upcoming.amount_due if upcoming is not None else None,
             currency=upcoming.currency if upcoming is not None else "",
@@ -185,6 +191,7 @@ class Announcer:
             account_id=account.id,
             subscription_id=subscription.id,
             tier=tier,
+            tier_name=self._tier_name(tier),
             end_time=timestamp(end),
             reason=subscription.cancel_reason,
             contact_email=account.contact_email,
@@ -192,6 +199,9 @@ class Announcer:
             account_name=account.name,
             brand=self.brand(),
         )
+
+    def account_erased(self, account_id: str, erase_time: datetime) -> events_pb2.AccountErased:
+        return events_pb2.AccountErased(account_id=account_id, erase_time=timestamp(erase_time))
 
     def disputed(self, account: Account, seen: Seen) -> events_pb2.InvoiceDisputed:
         return events_pb2.InvoiceDisputed(
@@ -218,10 +228,10 @@ class Announcer:
         return recipient_pb2.Recipient(
             account_id=account.id,
             account_name=account.name,
-            contact_email="",  # as in an invoice's
+            contact_email=account.contact_email,
             customer_email=account.email,
             brand=self.brand(),
-            tier_name=self.catalog.tiers[state.tier].name,
+            tier_name=self._tier_name(state.tier),
             limits=self.limits(state.tier),
         )
 

@@ -7,8 +7,9 @@ from typing import Any
 import grpc
 
 from services.billing import events
-from services.billing.application import reconcile
+from services.billing.application import metering, reconcile
 from services.billing.application.context import Context
+from services.billing.domain.metering import UsageTotal
 from services.billing.storage.webhooks import StoredEvent
 from tollway.billing.v1 import reconcile_pb2 as pb
 from tollway.billing.v1 import reconcile_pb2_grpc
@@ -51,6 +52,24 @@ class ReconcileService(reconcile_pb2_grpc.ReconcileServiceServicer):
     ) -> pb.ReplayStripeEventResponse:
         await reconcile.replay(request.event_id, self._context)
         return pb.ReplayStripeEventResponse()
+
+    async def ListLateUsage(  # noqa: N802
+        self, request: pb.ListLateUsageRequest, context: Rpc
+    ) -> pb.ListLateUsageResponse:
+        found = await metering.list_late(request.account_id, self._context)
+        return pb.ListLateUsageResponse(usage=[_late(each) for each in found])
+
+
+def _late(total: UsageTotal) -> pb.LateUsage:
+    return pb.LateUsage(
+        account_id=total.account_id,
+        meter=total.meter,
+        period_start=events.timestamp(total.period_start),
+        period_end=events.timestamp(total.period_end),
+        used=total.used,
+        sent=total.sent,
+        record_time=events.timestamp(total.record_time),
+    )
 
 
 def _event(event: StoredEvent) -> pb.StripeEvent:

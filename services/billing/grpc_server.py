@@ -10,10 +10,12 @@ from services.billing import events
 from services.billing.application import accounts, auth, checkout, plans, principals, webhooks
 from services.billing.application.context import Context
 from services.billing.catalog import Price
+from services.billing.grpc_customer import CustomerService
 from services.billing.grpc_device import DeviceLoginService
 from services.billing.grpc_identity import AuditService, IdentityService, KeyService, principal_message
 from services.billing.grpc_invoices import InvoiceService
 from services.billing.grpc_operator import OperatorService
+from services.billing.grpc_outbox import OutboxService
 from services.billing.grpc_recipient import RecipientService
 from services.billing.grpc_reconcile import ReconcileService
 from services.billing.grpc_refunds import RefundService
@@ -28,6 +30,7 @@ from tollway.billing.v1 import (
     auth_pb2_grpc,
     billing_pb2,
     billing_pb2_grpc,
+    customer_pb2_grpc,
     device_pb2_grpc,
     entitlement_pb2,
     entitlement_pb2_grpc,
@@ -35,6 +38,7 @@ from tollway.billing.v1 import (
     invoice_pb2_grpc,
     key_pb2_grpc,
     operator_pb2_grpc,
+    outbox_pb2_grpc,
     recipient_pb2_grpc,
     reconcile_pb2_grpc,
     refund_pb2_grpc,
@@ -228,7 +232,17 @@ def add_services(server: Server, context: Context, keys: auth.SigningKeys) -> No
     )
     server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")
     server.add(
+        customer_pb2_grpc.add_CustomerServiceServicer_to_server, CustomerService(context), f"{package}.CustomerService"
+    )
+    server.add(outbox_pb2_grpc.add_OutboxServiceServicer_to_server, OutboxService(context), f"{package}.OutboxService")
+    server.add(
         recipient_pb2_grpc.add_RecipientServiceServicer_to_server,
         RecipientService(context),
         f"{package}.RecipientService",
     )
+    server.add(
+        invoice_pb2_grpc.add_InvoiceServiceServicer_to_server,
+        InvoiceService(context),
+        f"{package}.InvoiceService",
+    )
+    server.add(sign_in_pb2_grpc.add_SignInServiceServicer_to_server, SignInService(context), f"{package}.SignInService")

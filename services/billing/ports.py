@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from services.billing.catalog import Catalog
+from services.billing.domain.customer import Subscriber, SubscriberPage
 from services.billing.domain.metering import Report
 from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
@@ -190,6 +191,31 @@ class Payments(Protocol):
 
     async def set_cancellation(self, subscription_id: str, *, cancel: bool) -> None:
         """Whether it ends with its period. What is so already stays."""
+        ...
+
+    async def subscribers(self, after: str, limit: int) -> SubscriberPage:
+        """Customers with subscriptions that have not ended, so many subscriptions at a time; `after` is a page's
+        `next_token`, empty at the beginning. One whose subscriptions lie on two pages is on both."""
+        ...
+
+    async def subscriber(self, customer_id: str) -> Subscriber | None:
+        """One customer, whether it subscribes or not; None when Stripe has none of this id (any more)."""
+        ...
+
+    async def customers_with_email(self, email: str) -> list[str]:
+        """Ids of customers with exactly this address."""
+        ...
+
+    async def update_customer(self, customer_id: str, account_id: str, email: str) -> None:
+        """Writes on the customer whose it is, and its address unless that is empty."""
+        ...
+
+    async def delete_customer(self, customer_id: str) -> None:
+        """Clears and deletes it; one that is gone stays so. Stripe keeps its invoices."""
+        ...
+
+    async def list_subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
+        """All that there are, ended ones too, newest first, so many at a time; and where to go on (empty: the end)."""
         ...
 
     async def customer_of_charge(self, charge_id: str) -> str:

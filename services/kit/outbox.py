@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit import telemetry
+from services.kit.errors import InvalidArgument
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 from services.kit.stream import Stream
@@ -45,6 +46,8 @@ POLL_S = 1.0  # for rows that another process left behind; our own commits wake 
 LONGEST_DELAY_S = 10.0
 MAX_EVENT_BYTES = 512 * 1024  # half of what a NATS server takes by default, headers included
 
+REPUBLISHED_AT_ONCE = 1000
+_EVENT_ID = re.compile(r"evt_[0-9a-f]{32}")
 _SUBJECT_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -117,6 +120,12 @@ class Envelope:
         }
 
 
+@dataclass(frozen=True)
+class Republished:
+    count: int
+    next_token: str  # empty: that was the last page
+
+
 class Outbox:
     """The events of one transaction. `add` collects; the unit of work flushes them before it commits."""
 
@@ -134,6 +143,22 @@ class Outbox:
             await self._connection.execute(insert(_table), rows)
             self.announced += len(rows)
             self._pending.clear()
+
+    async def republish(self, since: datetime | None, after: str = "") -> Republished:
+        """Refills a lost stream: the next events that were published at or after `since` (None: all that are kept) go
+        out again, with the ids that they had. Consumers drop by id what they have seen. `after` is where an earlier
+        call stopped. Raises InvalidArgument naming `page_token`."""
+        if after and not _EVENT_ID.fullmatch(after):
+            raise InvalidArgument("This is no page token of ours.", field="page_token")
+        was = (_table.c.publish_time.is_not(None)) & (_table.c.id > after)
+        if since is not None:
+            was &= _table.c.publish_time >= since
+        chosen = select(_table.c.id).where(was).order_by(_table.c.id).limit(REPUBLISHED_AT_ONCE).with_for_update()
+        page = chosen.cte("page")
+        again = update(_table).where(_table.c.id == page.c.id).values(publish_time=None, claim_until=None)
+        ids = sorted((await self._connection.execute(again.returning(_table.c.id))).scalars())
+        self.announced += len(ids)
+        return Republished(len(ids), ids[-1] if len(ids) == REPUBLISHED_AT_ONCE else "")
 
 
 class Relay:
@@ -250,13 +275,3 @@ class Relay:
         async with self._engine.connect() as connection:
             statement = select(func.count()).select_from(_table).where(_table.c.publish_time.is_(None))
             return int((await connection.execute(statement)).scalar_one())
-
-
-async def republish(engine: AsyncEngine, since: datetime) -> int:
-    """Refills a lost stream: every event published at or after `since` goes out again. Returns how many.
-
-    The outbox keeps them for at least seven days. Consumers drop by id what they have seen.
-    """
-    async with engine.begin() as connection:
-        statement = update(_table).where(_table.c.publish_time >= since).values(publish_time=None, claim_until=None)
-        return (await connection.execute(statement)).rowcount

@@ -15,24 +15,26 @@ import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from services.kit import errors, telemetry
+from services.kit import correlation, errors, telemetry
 from services.kit.config import LOOPBACK, ConfigurationError, Settings
 from services.kit.transient import is_transient
 
 DOMAIN = "tollway"
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+# What gRPC itself takes in: its own refusal has no ErrorInfo, so ours comes first, within what memory bears.
+MAX_FRAME_BYTES = 4 * MAX_MESSAGE_BYTES
 MAX_HANDLING_S = 30.0  # for callers that set no deadline of their own
 DRAIN_S = 10.0
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # else two servers share a port and nobody notices
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
@@ -122,7 +124,13 @@ class _Boundary(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method: str = handler_call_details.method
-        if self._token and not method.startswith(_OPEN) and not self._admits(handler_call_details):
+        presented = b""
+        for key, value in handler_call_details.invocation_metadata or ():
+            if key == "authorization":
+                presented = presented or (value if isinstance(value, bytes) else value.encode())
+            elif key == correlation.KEY:
+                correlation.take(value)  # this runs in the call's own task
+        if self._token and not method.startswith(_OPEN) and not self._admits(presented):
             return self._refused
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -133,18 +141,15 @@ class _Boundary(grpc.GenericRpcHandler):
             if handler.unary_unary is None:  # would go out without the mapping of errors, with their text
                 raise NotImplementedError(f"{method}: this boundary knows unary calls only")
             wrapped = self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
-                _guarded(handler.unary_unary, method.rsplit("/", 1)[-1]),
-                request_deserializer=handler.request_deserializer,
+                # Bytes are read within the boundary: gRPC's own refusal of them names Python classes.
+                _guarded(handler.unary_unary, handler.request_deserializer or bytes, method.rsplit("/", 1)[-1]),
                 response_serializer=handler.response_serializer,
             )
         return wrapped
 
-    def _admits(self, details: grpc.HandlerCallDetails) -> bool:
-        for key, value in details.invocation_metadata or ():
-            if key == "authorization":
-                presented = value if isinstance(value, bytes) else value.encode()
-                return hmac.compare_digest(presented, b"Bearer " + self._token)
-        return False
+    def _admits(self, presented: bytes) -> bool:
+        # In constant time: an answer that comes sooner must not tell how much of a guess was right.
+        return hmac.compare_digest(presented, b"Bearer " + self._token)
 
 
 async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -157,14 +162,28 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: errors.Toll
     await context.abort(getattr(grpc.StatusCode, error.code), error.message, trailing_metadata=((_DETAILS, details),))
 
 
-def _guarded(handle: Callable[[Any, Any], Awaitable[Any]], name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+def _message(sent: bytes, read: Callable[[bytes], Any]) -> Any:
+    if len(sent) > MAX_MESSAGE_BYTES:
+        raise errors.ResourceExhausted(f"A message may have {MAX_MESSAGE_BYTES} bytes.", reason="MESSAGE_TOO_LARGE")
+    try:
+        return read(sent)
+    except DecodeError:
+        # Nothing of the parser's own words: they name Python's classes.
+        message = "The bytes are no message of this method."
+        raise errors.InvalidArgument(message, reason="MALFORMED_MESSAGE") from None
+
+
+def _guarded(
+    handle: Callable[[Any, Any], Awaitable[Any]], read: Callable[[bytes], Any], name: str
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def guarded(sent: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         began = time.perf_counter()
         code = "OK"
         # gRPC cancels the handler at the caller's deadline; this is for callers without one, or with a distant one.
         remaining = context.time_remaining()
         limit = asyncio.timeout(MAX_HANDLING_S) if remaining is None or remaining > MAX_HANDLING_S else None
         try:
+            request = _message(sent, read)
             if limit is None:
                 return await handle(request, context)
             async with limit:
@@ -285,14 +304,21 @@ class Link:
                 log.warning("rpc.plaintext", address=address)
             self.channel = grpc.aio.insecure_channel(address, options=options)
         self.timeout_s = timeout_s
-        self._metadata = (("authorization", f"Bearer {settings.rpc_token}"),) if settings.rpc_token else ()
+        self._metadata: tuple[tuple[str, str], ...] = (
+            (("authorization", f"Bearer {settings.rpc_token}"),) if settings.rpc_token else ()
+        )
 
     async def call(
         self, method: Callable[..., Awaitable[Res]], request: Message, *, timeout_s: float | None = None
     ) -> Res:
-        """Calls a stub's method. Raises the TollwayError that the other side named."""
+        """Calls a stub's method, for the request that the task works for. Raises the TollwayError that the other side
+        named.
+        """
+        metadata, ident = self._metadata, correlation.request_id.get()
+        if ident:
+            metadata = (*metadata, (correlation.KEY, ident))
         try:
-            return await method(request, timeout=timeout_s or self.timeout_s, metadata=self._metadata)
+            return await method(request, timeout=timeout_s or self.timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 

@@ -20,6 +20,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from services.kit.correlation import request_id
+
 # DESIGN §11.14: none of these may reach a log. Keys keep their prefix, so a person can tell which kind it was.
 _SENSITIVE = r"password|passwd|secret|token|authorization|cookie|api[_-]?key|secret[_-]?key|private[_-]?key"
 _NO_JWT = r"(?!eyJ[A-Za-z0-9_-]{8,}\.)"
@@ -64,13 +66,22 @@ def _redacting(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     return {key: _clean_named(key, value) for key, value in event.items()}
 
 
+def named(service: str) -> structlog.typing.Processor:
+    """Says in each line whose it is, and for which request, if for one."""
+
+    def name(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        ident = request_id.get()
+        if ident:
+            event.setdefault("request_id", ident)
+        return event
+
+    return name
+
+
 def configure_logs(service: str, level: str = "info") -> None:
     """JSON lines on stdout; readable lines when stdout is a terminal. Libraries' lines (warnings up) look the same."""
     number = logging.getLevelName(level.upper())
-
-    def name_service(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event["service"] = service
-        return event
 
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -78,7 +89,7 @@ def configure_logs(service: str, level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
-        name_service,
+        named(service),
         _redacting,  # after tracebacks became text
     ]
     terminal = sys.stdout.isatty()

@@ -11,6 +11,7 @@ from services.kit.inbox import Consumer, Received
 from services.kit.stream import Stream
 from services.notify import application, events, ports
 from services.notify.storage import NotifyUnitOfWork
+from tollway.billing.v1.events_pb2 import AccountErased
 
 DURABLE = "notify"
 
@@ -24,4 +25,8 @@ def build(
         if await application.believe(event, NotifyUnitOfWork(engine), directory, mail_domain=mail_domain):
             wake()
 
-    return Consumer(stream, durable=DURABLE, handlers=dict.fromkeys(events.HANDLED, handle), is_transient=is_transient)
+    async def forget(event: Received) -> None:
+        await application.forget(event, events.account_of(event.message), NotifyUnitOfWork(engine))
+
+    handlers = dict.fromkeys(events.HANDLED, handle) | {AccountErased: forget}
+    return Consumer(stream, durable=DURABLE, handlers=handlers, is_transient=is_transient)

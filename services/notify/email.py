@@ -36,9 +36,9 @@ class MailWriter:
         return compose(notice.kind, shown, sender=sender, recipient=recipient, message_id=message_id)
 
 
-def sender_of(brand: Brand, sender: str) -> str:
-    """The brand's own address, if it can send from one; else `sender`."""
-    return brand.sender if usable_address(brand.sender) and brand.sender.isascii() else sender
+def sender_of(brand: Brand, usual: str) -> str:
+    """The address that mails of the brand come from: its own, else the installation's."""
+    return brand.sender if usable_address(brand.sender) and brand.sender.isascii() else usual
 
 
 def compose(kind: str, shown: Facts, *, sender: str, recipient: str, message_id: str) -> EmailMessage:

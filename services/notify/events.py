@@ -25,7 +25,7 @@ WITHOUT_ADDRESS: tuple[type[Proto], ...] = (quota_pb2.UsageThresholdReached, quo
 
 def read(event_type: str, event: bytes, recipient: bytes) -> domain.Notice:
     """The notice in a stored event. Raises KeyError for a type we do not handle, DecodeError for other bytes."""
-    message = _BY_TYPE[event_type]()
+    message = BY_TYPE[event_type]()
     message.ParseFromString(event)
     return to_notice(message, recipient_pb2.Recipient.FromString(recipient))
 
@@ -73,6 +73,29 @@ def _refunded(event: events_pb2.InvoiceRefunded, _: recipient_pb2.Recipient) -> 
     )
 
 
+def _trial_ending(event: events_pb2.TrialEnding, _: recipient_pb2.Recipient) -> domain.TrialEnding:
+    return domain.TrialEnding(
+        addressee(event),
+        _named(event.subscription_id, "subscription"),
+        tier_name=event.tier_name,
+        end_time=_time(event.trial_end_time) or _EPOCH,
+        amount=event.amount_due if event.HasField("amount_due") else None,
+        currency=event.currency,
+        ends_plan=event.ends_subscription,
+    )
+
+
+def _cancellation(event: events_pb2.SubscriptionCanceled, _: recipient_pb2.Recipient) -> domain.Cancellation:
+    return domain.Cancellation(
+        addressee(event),
+        _named(event.subscription_id, "subscription"),
+        tier_name=event.tier_name,
+        end_time=_time(event.end_time) or _EPOCH,
+        ended=event.phase == events_pb2.CANCELLATION_PHASE_ENDED,
+        unpaid=event.reason == "payment_failed",
+    )
+
+
 def _threshold(event: quota_pb2.UsageThresholdReached, to: recipient_pb2.Recipient) -> domain.UsageThreshold:
     known = _limit(event.limit_name, to)
     # A cap counts as the account's own unless it is the very number that the tier gives.
@@ -88,11 +111,13 @@ _NOTICES: dict[type[Proto], Callable[[Any, recipient_pb2.Recipient], domain.Noti
     events_pb2.InvoicePaid: _receipt,
     events_pb2.InvoicePaymentFailed: _payment_failed,
     events_pb2.InvoiceRefunded: _refunded,
+    events_pb2.TrialEnding: _trial_ending,
+    events_pb2.SubscriptionCanceled: _cancellation,
     quota_pb2.UsageThresholdReached: _threshold,
     quota_pb2.CapReached: _cap_reached,
 }
 HANDLED = tuple(_NOTICES)
-_BY_TYPE = {cls.DESCRIPTOR.full_name: cls for cls in HANDLED}
+BY_TYPE = {cls.DESCRIPTOR.full_name: cls for cls in HANDLED}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -120,11 +120,17 @@ def _trial_ending(notice: TrialEnding, style: Style) -> Facts:
         "plan": line(notice.tier_name, 60),
         "trial_end": style.day(notice.end_time),
         "amount": style.money(notice.amount or 0, notice.currency) if known else "",
+        "ends_plan": notice.ends_plan,
     }
 
 
 def _cancellation(notice: Cancellation, style: Style) -> Facts:
-    return {"plan": line(notice.tier_name, 60), "ends_on": style.day(notice.end_time), "ended": notice.ended}
+    return {
+        "plan": line(notice.tier_name, 60),
+        "ends_on": style.day(notice.end_time),
+        "ended": notice.ended,
+        "unpaid": notice.unpaid,
+    }
 
 
 def _limit(notice: LimitNotice, style: Style) -> Facts:

@@ -27,11 +27,13 @@ class SignInMailServicer(sign_in_pb2_grpc.SignInMailServiceServicer):
     async def SendSignInLink(  # noqa: N802 - the contract's name
         self, request: pb.SendSignInLinkRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SendSignInLinkResponse:
+        brand = request.brand
         link = sign_in.SignInLink(
             recipient=request.recipient,
             url=request.url,
             expire_time=request.expire_time.ToDatetime(UTC),
-            brand=Brand(request.brand.name, request.brand.support_contact, request.brand.color, billing_url=""),
+            # Such a mail leads nowhere but to its own link.
+            brand=Brand(brand.name, brand.support_contact, brand.color, billing_url="", sender=brand.sender),
         )
         await sign_in.send_sign_in_link(link, self._mailer, sender=self._sender, clock=self._clock)
         return pb.SendSignInLinkResponse()

@@ -142,6 +142,10 @@ class Mailbag(Protocol):
         """Raises `errors.MessageNotFound`."""
         ...
 
+    async def overtaken(self, topic: str, rank: int) -> bool:
+        """See `Drafts.overtaken`."""
+        ...
+
     async def resends(self, message_id: str) -> Sequence[Resent]:
         """The latest first."""
         ...

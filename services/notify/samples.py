@@ -18,12 +18,13 @@ from services.notify.domain import (
     UsageThreshold,
 )
 
+RECIPIENT = "billing@acme.example"
 BRAND = Brand("Example", "mailto:support@example.com", "#4f46e5", "https://pay.example.com/dash/acme/billing")
 
 
 def of(brand: Brand = BRAND) -> dict[str, Notice]:
     """By the name that `tollway notify preview` takes; each kind's main forms."""
-    to = Addressee("acct_1", "Acme Rockets", "billing@acme.example", "", brand)
+    to = Addressee("acct_1", "Acme Rockets", RECIPIENT, "", brand)
     invoice = Invoice(
         "in_1",
         "ABCD1234-0007",
@@ -47,7 +48,8 @@ def of(brand: Brand = BRAND) -> dict[str, Notice]:
         "receipt": Receipt(to, invoice, begin),
         "payment_failed": failed,
         "payment_action_required": PaymentFailed(to, invoice, None, 0, None, action_required=True),
-        "trial_ending": TrialEnding(to, "sub_1", "Developer", end, 1500, "usd"),
+        "trial_ending": TrialEnding(to, "sub_1", "Developer", end, 1500, "usd", ends_plan=False),
+        "trial_ends_plan": TrialEnding(to, "sub_1", "Developer", end, None, "", ends_plan=True),
         "usage_threshold": UsageThreshold(to, *used, 80_000, 100_000, "month", begin, end, 80, own_cap=False),
         "usage_limit": UsageThreshold(to, *used, 100_000, 100_000, "month", begin, end, 100, own_cap=False),
         "cap_threshold": UsageThreshold(
@@ -60,6 +62,7 @@ def of(brand: Brand = BRAND) -> dict[str, Notice]:
             to, "download_cap", ("live_downloads",), 5_000, 5_000, "billing_period", begin, end, auto_stop=False
         ),
         "refund": Refunded(to, "re_1", "ABCD1234-0007", 2900, "usd", by_policy=True, refund_time=begin),
-        "cancellation": Cancellation(to, "sub_1", "Developer", end, ended=False),
-        "plan_ended": Cancellation(to, "sub_1", "Developer", end, ended=True),
+        "cancellation": Cancellation(to, "sub_1", "Developer", end, ended=False, unpaid=False),
+        "plan_ended": Cancellation(to, "sub_1", "Developer", end, ended=True, unpaid=False),
+        "plan_ended_unpaid": Cancellation(to, "sub_1", "Developer", end, ended=True, unpaid=True),
     }

@@ -43,14 +43,19 @@ class MailRefused(FailedPrecondition):
 
 def write(link: SignInLink, *, sender: str, now: datetime) -> EmailMessage:
     """The mail, in HTML and text. The same link has the same Message-ID, whatever its try."""
+    own = sender_of(link.brand, sender)
     shown = facts.of_brand(link.brand) | {
         "recipient": link.recipient,
         "url": link.url,
         "minutes": max(1, ceil((link.expire_time - now).total_seconds() / 60)),
     }
-    sender = sender_of(link.brand, sender)
-    mail_id = message_id(KIND, link.url, sender.rsplit("@", 1)[1])
-    return compose(KIND, shown, sender=sender, recipient=link.recipient, message_id=mail_id)
+    return compose(
+        KIND,
+        shown,
+        sender=own,
+        recipient=link.recipient,
+        message_id=message_id(KIND, link.url, sender.rsplit("@", 1)[1]),
+    )
 
 
 async def send_sign_in_link(link: SignInLink, mailer: ports.Mailer, *, sender: str, clock: Clock) -> None:

@@ -93,6 +93,7 @@ def _from_lease(lease: quota_pb2.Lease) -> Lease:
         lease.acquire_time.ToDatetime(UTC),
         lease.expire_time.ToDatetime(UTC),
         lease.key_id,
+        lease.subject,
     )
 
 
@@ -154,3 +155,5 @@ def _fill_lease(message: quota_pb2.Lease, lease: Lease) -> None:
     message.acquire_time.FromDatetime(lease.acquire_time)
     message.expire_time.FromDatetime(lease.expire_time)
     message.key_id = lease.key_id
+    if lease.subject:
+        message.subject = lease.subject

@@ -75,7 +75,7 @@ def to_acquire(request: lease_pb2.AcquireRequest) -> Acquire:
     check_meter(request.meter)
     check_units(request.amount, "amount", 0)
     check_units(request.reserve, "reserve", 0)
-    for name in ("request_id", "key_id"):
+    for name in ("request_id", "key_id", "subject"):
         if value := getattr(request, name):
             check_text(value, name)
     return Acquire(
@@ -87,6 +87,7 @@ def to_acquire(request: lease_pb2.AcquireRequest) -> Acquire:
         to_duration(request.duration) if request.HasField("duration") else None,
         request.request_id,
         request.key_id,
+        request.subject,
     )
 
 

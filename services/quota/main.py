@@ -15,7 +15,17 @@ from services.kit.clock import BusinessClock
 from services.kit.database import create_engine, is_transient
 from services.kit.outbox import Relay
 from services.kit.stream import Stream
-from services.quota import application, consumer, grpc_guardrails, grpc_leases, grpc_server, keys, maintenance, totals
+from services.quota import (
+    application,
+    consumer,
+    grpc_guardrails,
+    grpc_leases,
+    grpc_outbox,
+    grpc_server,
+    keys,
+    maintenance,
+    totals,
+)
 from services.quota.billing import BillingLink
 from services.quota.directory import BillingDirectory
 from services.quota.envoy import ext_authz, ratelimit
@@ -25,7 +35,7 @@ from services.quota.storage import Plans, QuotaUnitOfWork
 from services.quota.store import Store
 from tollway.envoy.auth.v3 import external_auth_pb2_grpc
 from tollway.envoy.ratelimit.v3 import rls_pb2_grpc
-from tollway.quota.v1 import guardrail_pb2_grpc, kill_switch_pb2_grpc, lease_pb2_grpc, quota_pb2_grpc
+from tollway.quota.v1 import guardrail_pb2_grpc, kill_switch_pb2_grpc, lease_pb2_grpc, outbox_pb2_grpc, quota_pb2_grpc
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -90,6 +100,11 @@ def main() -> None:
             kill_switch_pb2_grpc.add_KillSwitchServiceServicer_to_server,
             grpc_server.KillSwitchServicer(new_uow, clock),
             grpc_server.KILL_SWITCH_NAME,
+        )
+        server.add(
+            outbox_pb2_grpc.add_OutboxServiceServicer_to_server,
+            grpc_outbox.OutboxServicer(new_uow),
+            grpc_outbox.FULL_NAME,
         )
         stop_metrics = telemetry.serve_metrics(settings.host, settings.quota_metrics_port)
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -140,11 +140,11 @@ class PostgresAccounts:
             plan,
             anchor,
             interval,
-            json.loads(counters),
+            orjson.loads(counters),
             at,
             rates,
             {lease.id: lease for lease in leases},
-            json.loads(terms),
+            orjson.loads(terms),
         )
 
     async def apply(self, snapshots: Iterable[Snapshot]) -> int:

@@ -7,12 +7,13 @@ on that.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import orjson
 
 from services.kit import telemetry
 from services.kit.clock import BusinessClock
@@ -32,9 +33,6 @@ MOST_RATES = 16  # logs of one account that are kept known: an account may have 
 _APART, _NONE = "\x1d", "\x1f"
 _UNREAD = datetime.min.replace(tzinfo=UTC)
 _KINDS = {b"s": "account", b"w": "kill_switch", b"c": "clock", b"k": "key"}
-
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_decode = json.JSONDecoder().raw_decode
 
 
 class _DatabaseClock:
@@ -241,11 +239,11 @@ def _to_account(entry: Known, at: datetime) -> Account:
         entry.plan,
         entry.anchor,
         entry.interval,
-        _decode(entry.counters)[0],
+        orjson.loads(entry.counters),
         at,
         {name: rate.unpack(log) for name, log in entry.rates.items() if log} if entry.rates else {},
         {lease.id: lease for lease in entry.leases} if entry.leases else {},
-        _decode(entry.terms)[0] if entry.terms != "{}" else {},
+        orjson.loads(entry.terms) if entry.terms != "{}" else {},
     )
 
 
@@ -259,8 +257,8 @@ def _to_known(account: Account, before: Known, rates: Mapping[tuple[str, str], b
         before.plan,
         before.anchor,
         before.interval,
-        _encode(account.counters),
-        _encode(account.terms) if account.terms else "{}",
+        orjson.dumps(account.counters).decode(),
+        orjson.dumps(account.terms).decode() if account.terms else "{}",
         tuple(account.leases.values()),
         {**kept, **rates} if rates else before.rates,
     )

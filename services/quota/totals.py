@@ -9,11 +9,11 @@ terms, so that the decision does not repeat it.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import structlog
 from sqlalchemy import TextClause, text
 
@@ -142,7 +142,9 @@ async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
                 key = {"account_id": account_id, "meter": meter, "period_start": start}
                 await connection.execute(_END, {**key, "used": used})
             for account_id in sorted(marked):
-                await connection.execute(_MARK, {"id": account_id, "terms": json.dumps(marked[account_id].terms)})
+                await connection.execute(
+                    _MARK, {"id": account_id, "terms": orjson.dumps(marked[account_id].terms).decode()}
+                )
             await uow.commit()
     return told
 
@@ -170,7 +172,7 @@ async def _read(uow: QuotaUnitOfWork, statement: TextClause, ids: list[str], at:
     plans = await uow.plans.read({row[2] for row in rows})
     return [
         Account(
-            account_id, version, plans[plan_id], anchor, interval, json.loads(counters), at, terms=json.loads(terms)
+            account_id, version, plans[plan_id], anchor, interval, orjson.loads(counters), at, terms=orjson.loads(terms)
         )
         for account_id, version, plan_id, anchor, interval, counters, terms in rows
     ]

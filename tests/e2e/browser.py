@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -46,8 +46,9 @@ async def running() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def open_page(browser: Browser, size: tuple[int, int] = DESKTOP) -> Page:
-    context = await browser.new_context(viewport={"width": size[0], "height": size[1]}, locale="en-US")
+async def open_page(browser: Browser, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> Page:
+    viewport: ViewportSize = {"width": size[0], "height": size[1]}
+    context = await browser.new_context(viewport=viewport, locale="en-US", java_script_enabled=scripts)
     page = await context.new_page()
     page.set_default_timeout(20_000)
     return page
@@ -60,8 +61,9 @@ async def fill_card(page: Page, card: str) -> None:
     await page.get_by_label("Cardholder name").fill("Ada Lovelace")
 
 
-async def shoot(page: Page, name: str) -> None:
-    """Keeps what a phone and a desktop show in the folder TOLLWAY_SCREENSHOTS, if there is one."""
+async def shoot(page: Page, name: str, *, themes: bool = False) -> None:
+    """Keeps what a phone and a desktop show in the folder TOLLWAY_SCREENSHOTS, if there is one; with `themes` in dark,
+    too."""
     folder = os.environ.get("TOLLWAY_SCREENSHOTS")
     for size in (PHONE, DESKTOP):
         await page.set_viewport_size({"width": size[0], "height": size[1]})
@@ -71,3 +73,7 @@ async def shoot(page: Page, name: str) -> None:
             path = Path(folder) / f"{name}-{size[0]}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             await page.screenshot(path=path, full_page=True)
+        if folder and themes:
+            await page.emulate_media(color_scheme="dark")
+            await page.screenshot(path=Path(folder) / f"{name}-{size[0]}-dark.png", full_page=True)
+            await page.emulate_media(color_scheme="light")

@@ -27,7 +27,7 @@ _AT_MOST_S = 30.0
 class Terminal:
     """A person's shell: a home of its own, the gateway's address, and a browser that notes what it is to open."""
 
-    def __init__(self, world: World, home: Path) -> None:
+    def __init__(self, world: World, home: Path, **environment: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.opened = home / "opened.txt"
         browser = home / "browser"
@@ -44,6 +44,7 @@ class Terminal:
             "BROWSER": f"{browser} %s",
             "PYTHONUNBUFFERED": "1",
             "NO_COLOR": "1",
+            **environment,
         }
 
     @contextlib.asynccontextmanager

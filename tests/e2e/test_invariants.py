@@ -16,6 +16,7 @@ from tests.e2e.load import Client, live
 from tests.evidence import Evidence, Told, gather
 from tests.infra.stack import Stack
 from tests.invariants import judge
+from tollway.billing.v1 import events_pb2
 from tollway.quota.v1 import quota_pb2
 
 _seen: dict[str, tuple[Evidence, Told]] = {}
@@ -89,6 +90,12 @@ def _sends_a_mail_twice(evidence: Evidence, told: Told) -> None:
 
 def _sends_nothing(evidence: Evidence, told: Told) -> None:
     evidence.mails.clear()
+
+
+def _keeps_a_refund_to_itself(evidence: Evidence, told: Told) -> None:
+    refund = events_pb2.InvoiceRefunded(account_id=evidence.billing["account"][0]["id"], refund_id="re_1", amount=1)
+    row = {**evidence.stream[0], "id": "evt_refund", "type": refund.DESCRIPTOR.full_name}
+    evidence.stream.append({**row, "data": refund.SerializeToString()})
 
 
 def _announces_a_payment_twice(evidence: Evidence, told: Told) -> None:
@@ -240,6 +247,7 @@ def _forgets_who_paid(evidence: Evidence, told: Told) -> None:
         (_has_two_receipts, 6),
         (_sends_a_mail_twice, 6),
         (_sends_nothing, 6),
+        (_keeps_a_refund_to_itself, 6),
         (_announces_a_payment_twice, 6),
         (_drops_an_announcement, 7),
         (_forgets_a_tier_change, 7),

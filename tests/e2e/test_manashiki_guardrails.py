@@ -263,9 +263,12 @@ async def test_a_repeated_idempotency_key_is_the_same_download_and_counts_once(w
     assert [answer.status_code for answer in answers] == [200] * 5
     assert len({answer.text for answer in answers}) == 1
     other = await org.download(name="models/other.bin", **once)
-    assert other.json()["requestId"] != answers[0].json()["requestId"], "one key is not two objects for one price"
+    assert (other.status_code, other.json()["code"], other.json()["field"]) == (
+        *(422, "idempotency_key_reused"),
+        "Idempotency-Key",
+    )
     status = await org.status()
-    assert (status["stagingQuotaUsed"], status["downloadGuardrails"]["concurrency"]["active"]) == (2, 2)
+    assert (status["stagingQuotaUsed"], status["downloadGuardrails"]["concurrency"]["active"]) == (1, 1)
 
 
 async def test_a_canceled_organization_gets_402_subscription_inactive_and_ten_staging_downloads(world: World) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from services.billing.catalog import Catalog
+from services.billing.domain.customer import Customer, Subscriber, SubscriberPage
 from services.billing.domain.metering import Report
 from services.billing.domain.plan_change import PlanChange, Preview
 from services.billing.domain.refund import Seen
@@ -33,6 +34,7 @@ class FakePayments:
 
     prices: dict[str, str] = field(default_factory=dict)  # lookup key → price id
     customers: dict[str, str] = field(default_factory=dict)  # customer id → account id
+    people: dict[str, tuple[str, str]] = field(default_factory=dict)  # customer id → email, name
     sessions: dict[str, Session] = field(default_factory=dict)
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     invoices: dict[str, Invoice] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class FakePayments:
         self._answer()
         customer_id = f"cus_{account_id}"
         self.customers[customer_id] = account_id
+        self.people[customer_id] = (email, name)
         return customer_id
 
     async def create_session(self, new: NewSession) -> Session:
@@ -169,6 +172,51 @@ class FakePayments:
         self._answer()
         self.change(subscription_id, cancel_at_period_end=cancel, cancel_at=None)
 
+    async def subscribers(self, after: str, limit: int) -> SubscriberPage:
+        self._answer()
+        open_ones = sorted((s for s in self.subscriptions.values() if s.status != "canceled"), key=_newest_first)
+        begin = next((i + 1 for i, s in enumerate(open_ones) if s.id == after), 0)
+        page = open_ones[begin : begin + limit]
+        customers = dict.fromkeys(s.customer_id for s in page)
+        found = [
+            Subscriber(self._customer(each), tuple(s for s in page if s.customer_id == each)) for each in customers
+        ]
+        return SubscriberPage(tuple(found), page[-1].id if len(open_ones) > begin + limit else "")
+
+    async def subscriber(self, customer_id: str) -> Subscriber | None:
+        self._answer()
+        if customer_id not in self.customers:
+            return None
+        mine = [s for s in self.subscriptions.values() if s.customer_id == customer_id and s.status != "canceled"]
+        return Subscriber(self._customer(customer_id), tuple(mine))
+
+    async def customers_with_email(self, email: str) -> list[str]:
+        self._answer()
+        return [each for each in self.customers if self._customer(each).email == email]
+
+    async def update_customer(self, customer_id: str, account_id: str, email: str) -> None:
+        self._answer()
+        self.customers[customer_id] = account_id
+        if email:
+            self.people[customer_id] = (email, self._customer(customer_id).name)
+
+    async def delete_customer(self, customer_id: str) -> None:
+        self._answer()
+        self.customers.pop(customer_id, None)
+        self.people.pop(customer_id, None)
+        for each in [s for s in self.subscriptions.values() if s.customer_id == customer_id and s.ended_at is None]:
+            self.change(each.id, status="canceled", ended_at=START)
+
+    async def list_subscriptions(self, after: str, limit: int) -> tuple[list[Subscription], str]:
+        self._answer()
+        everything = sorted(self.subscriptions.values(), key=_newest_first)
+        begin = next((i + 1 for i, s in enumerate(everything) if s.id == after), 0)
+        page = everything[begin : begin + limit]
+        return page, page[-1].id if len(everything) > begin + limit else ""
+
+    def _customer(self, customer_id: str) -> Customer:
+        return Customer(customer_id, *self.people.get(customer_id, ("", "")), self.customers[customer_id])
+
     async def reversals(self, charge_id: str) -> list[Seen]:
         self._answer()
         return [seen for seen in self.given_back.values() if seen.charge_id == charge_id]
@@ -263,3 +311,7 @@ class FakePayments:
         changed = replace(self.subscriptions[subscription_id], **values)  # type: ignore[arg-type]
         self.subscriptions[subscription_id] = changed
         return changed
+
+
+def _newest_first(subscription: Subscription) -> float:
+    return -subscription.create_time.timestamp()

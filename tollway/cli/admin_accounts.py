@@ -22,7 +22,8 @@ def accounts(
 ) -> None:
     """Look for accounts.
 
-    Example: tollway admin accounts ada@example.com
+    Example:
+      tollway admin accounts ada@example.com
     """
     with operator_api() as api:
         found = api.get(f"/v1/operator/accounts?query={quote(query)}&page_size=100")
@@ -46,12 +47,15 @@ def accounts(
 
 
 def explain(account: _Account) -> None:
-    """Say why an account is on its tier: from which subscription, event, override and catalog.
+    """Say why an account is on its tier.
 
-    Example: tollway admin explain acct_…
+    It follows from a subscription, an event, an override and the catalog.
+
+    Example:
+      tollway admin explain acct_…
     """
     with operator_api() as api:
-        told = api.get(f"/v1/operator/accounts/{_id(api, account)}")
+        told = api.get(f"/v1/operator/accounts/{account_id(api, account)}")
     if current.as_json:
         output.out_json(told)
         return
@@ -78,9 +82,12 @@ def override(
     until: Annotated[str, typer.Option("--until", metavar="DATE", help="2027-04-01, or a time with its zone.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Take the override away.")] = False,
 ) -> None:
-    """Put an account on a tier by agreement, whatever its subscription says.
+    """Put an account on a tier by agreement.
 
-    Example: tollway admin override acct_… enterprise --terms "Order 4711" --until 2027-04-01
+    It stands whatever the subscription says, until its end or until it is removed.
+
+    Example:
+      tollway admin override acct_… enterprise --until 2027-04-01
     """
     if remove == bool(tier):
         raise CliError("a tier or --remove is expected", code=USAGE, next_step="tollway plans lists the tiers")
@@ -88,7 +95,7 @@ def override(
         until += "T00:00:00Z"
     body: dict[str, Any] = {"tier": tier or None, "terms": terms, "ends_at": until or None}
     with operator_api() as api:
-        answer = api.put(f"/v1/operator/accounts/{_id(api, account)}/override", body)
+        answer = api.put(f"/v1/operator/accounts/{account_id(api, account)}/override", body)
     if current.as_json:
         output.out_json(answer)
     elif remove:
@@ -107,7 +114,7 @@ def operator_api() -> Api:
     return Api(resolve_url(current.api_url), token)
 
 
-def _id(api: Api, account: str) -> str:
+def account_id(api: Api, account: str) -> str:
     """The account's id: given, or found by what else is known of it."""
     if re.fullmatch(r"acct_[A-Za-z0-9]{1,90}", account):
         return account

@@ -12,17 +12,23 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 30.0
-_LOGIN = "log in: tollway login --api-key KEY (or: tollway signup)"
+LOGIN = "log in: tollway login (or: tollway login --api-key KEY; tollway signup)"
 _NEXT_STEPS = {
     "already_subscribed": "change or cancel the plan in the portal: tollway billing portal",
     "no_customer": "buy a plan first: tollway billing upgrade TIER",
     "unknown_tier": "see what there is: tollway plans",
     "insufficient_scope": "use a key that has this scope",
-    "session_required": "a person has to do this: sign in on the billing page",
+    "session_required": "a person has to do this: tollway login, without --api-key",
+    "session_invalid": "your login has ended: tollway login",
+    "insufficient_role": "ask an owner of the account",
+    "account_not_found": "see which are yours: tollway orgs list",
     "unknown_key_kind": "the message lists the kinds",
     "key_not_found": "see which there are: tollway keys list",
     "cap_not_offered": "see which meters may be capped: tollway caps",
     "unknown_meter": "see which there are: tollway usage",
+    "message_not_found": "see which there are: tollway notify list",
+    "message_already_sent": "send it once more all the same: --again",
+    "no_recipient": "give the account an address: tollway admin contact",
     "operator_token_invalid": "check TOLLWAY_OPERATOR_TOKEN",
     "operator_disabled": "set TOLLWAY_OPERATOR_TOKEN where the gateway runs",
 }
@@ -35,19 +41,6 @@ def resolve_url(option: str | None) -> str:
     if not url.startswith(("http://", "https://")) or any(c.isspace() for c in url):
         raise CliError(f"not a web address: {text}", code=USAGE, next_step="try --api-url http://127.0.0.1:8080")
     return url
-
-
-def resolve_key(api_url: str) -> str:
-    """TOLLWAY_API_KEY, else the key stored for this server. Raises CliError (exit code 3) when there is none."""
-    key = os.environ.get("TOLLWAY_API_KEY", "").strip()
-    if not key:
-        account = config.load().account(api_url)
-        if account is None:
-            raise CliError(f"not logged in to {api_url}", code=NOT_LOGGED_IN, next_step=_LOGIN)
-        key = account.api_key
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise CliError("this is not an API key", code=NOT_LOGGED_IN, next_step="copy it whole, without quotes")
-    return key
 
 
 class Api:
@@ -73,8 +66,18 @@ class Api:
     def get(self, path: str) -> dict[str, Any]:
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._call("POST", path, body)
+    def post(self, path: str, body: dict[str, Any] | None = None, *, idempotency_key: str = "") -> dict[str, Any]:
+        return self._call("POST", path, body, {"Idempotency-Key": idempotency_key} if idempotency_key else None)
+
+    def make(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A POST that makes something: with an Idempotency-Key, and once more when the answer was lost on its way."""
+        key = {"Idempotency-Key": os.urandom(16).hex()}
+        try:
+            return self._call("POST", path, body, key)
+        except CliError as error:
+            if error.code != UNREACHABLE or error.problem is not None:
+                raise
+        return self._call("POST", path, body, key)
 
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._call("PUT", path, body)
@@ -82,18 +85,22 @@ class Api:
     def delete(self, path: str) -> dict[str, Any]:
         return self._call("DELETE", path, None)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """The answer's JSON object. Raises CliError for anything else than a 2xx with one."""
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The answer's JSON object; an empty one for 204. Raises CliError for anything else than a 2xx with one."""
         import httpx
 
         try:
-            response = self._client.request(method, path, json=body)
+            response = self._client.request(method, path, json=body, headers=headers)
         except httpx.TimeoutException as error:
             raise self._unreachable(f"{self._url} does not answer in time") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(f"cannot reach {self._url}: {error}") from error
         if not response.is_success:
             raise refusal(response)
+        if response.status_code == 204:
+            return {}
         try:
             answer = response.json()
         except ValueError:
@@ -123,7 +130,7 @@ def refusal(response: httpx.Response) -> CliError:
     if named and str(named[0].get("detail")) != message:
         message += "".join(f"\n  {e['field']}: {e.get('detail', '')}" for e in named)
     if status == 401:
-        code, step = NOT_LOGGED_IN, _NEXT_STEPS.get(str(problem.get("code")), _LOGIN)
+        code, step = NOT_LOGGED_IN, _NEXT_STEPS.get(str(problem.get("code")), LOGIN)
     elif status in {502, 503, 504}:
         code, step = UNREACHABLE, "try again in a moment"
     elif status >= 500 or status < 400:

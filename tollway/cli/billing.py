@@ -1,52 +1,58 @@
-"""billing, billing upgrade, billing portal."""
+"""billing, billing status, upgrade, portal."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from tollway.cli import output
-from tollway.cli.api import Api, resolve_key, resolve_url
+from tollway.cli.browser import NoBrowser, present
 from tollway.cli.command import current
-from tollway.cli.errors import FAILED, INTERRUPTED, NOT_LOGGED_IN, REFUSED, CliError
+from tollway.cli.connection import Connection, Org, connect
+from tollway.cli.errors import FAILED, INTERRUPTED, NOT_LOGGED_IN, REFUSED, USAGE, CliError
+from tollway.cli.progress import spinner
 
 POLL_S = 0.5
 _CHECK_LATER = "The page stays open for a while. Check later with: tollway billing"
 
-_NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
 
+def status(org: Org = "") -> None:
+    """Show the plan, its status, and when it renews or ends.
 
-def status() -> None:
-    """Show the plan, its status, and when it renews or ends."""
-    url = resolve_url(current.api_url)
-    with Api(url, resolve_key(url)) as api:
-        _show(api.get("/v1/billing"))
+    Example:
+      tollway billing status --org adas-relay
+    """
+    with connect(org) as here:
+        _show(here.api.get(here.path("/billing")))
 
 
 def upgrade(
-    tier: Annotated[str, typer.Argument(help="The plan to buy; `tollway plans` lists them.")],
-    no_browser: _NoBrowser = False,
+    tier: Annotated[
+        str,
+        typer.Argument(metavar="[PLAN]", help="The plan to buy; needed where several are sold.", show_default=False),
+    ] = "",
+    no_browser: NoBrowser = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for the payment.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the payment.")] = 900,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait.")] = 900,
+    org: Org = "",
 ) -> None:
-    """Buy a plan: opens Stripe Checkout in your browser and waits until the plan is yours.
+    """Buy a plan: opens Stripe Checkout, waits for the payment.
 
-    Example: tollway billing upgrade pro
+    Examples:
+      tollway billing upgrade pro
+      tollway billing upgrade --org adas-relay
     """
-    url = resolve_url(current.api_url)
-    with Api(url, resolve_key(url)) as api:
-        page = str(api.post("/v1/billing/checkout", {"tier": tier})["checkout_url"])
+    with connect(org) as here:
+        tier = tier or _only_plan(here)
+        page = str(here.api.make(here.path("/billing/checkout"), {"tier": tier})["url"])
         if no_wait:
-            _present(page, "To pay, open", {"checkout_url": page}, no_browser)
+            present(page, "To pay, open", {"checkout_url": page}, no_browser)
             return
-        _present(page, "To pay, open", None, no_browser)
-        billing = _wait(api, tier, timeout)
+        present(page, "To pay, open", None, no_browser)
+        billing = _wait(here, tier, timeout)
     if current.as_json:
         output.out_json({"checkout_url": page, **billing})
         return
@@ -54,12 +60,24 @@ def upgrade(
     _show(billing)
 
 
-def portal(no_browser: _NoBrowser = False) -> None:
-    """Open the billing portal: cards, invoices, cancelling."""
-    url = resolve_url(current.api_url)
-    with Api(url, resolve_key(url)) as api:
-        page = str(api.post("/v1/billing/portal")["portal_url"])
-    _present(page, "Your billing portal", {"portal_url": page}, no_browser)
+def portal(no_browser: NoBrowser = False, org: Org = "") -> None:
+    """Open the billing portal: cards, invoices, cancelling.
+
+    Example:
+      tollway billing portal
+    """
+    with connect(org) as here:
+        page = str(here.api.post(here.path("/billing/portal"))["url"])
+    present(page, "Your billing portal", {"portal_url": page}, no_browser)
+
+
+def _only_plan(here: Connection) -> str:
+    """The plan that is for sale. Raises CliError (exit code 2) where there are several, or none."""
+    sold = [str(plan["tier"]) for plan in here.api.get("/v1/plans")["plans"] if plan["prices"]]
+    if len(sold) != 1:
+        step = f"tollway billing upgrade {'|'.join(map(output.plain, sold))}" if sold else "tollway plans lists them"
+        raise CliError("which plan?", code=USAGE, next_step=step)
+    return sold[0]
 
 
 def _show(billing: dict[str, Any]) -> None:
@@ -72,40 +90,15 @@ def _show(billing: dict[str, Any]) -> None:
         output.out(f"{'Ends' if billing.get('cancel_at_period_end') else 'Renews'}: {output.plain(end)}")
 
 
-def _present(page: str, lead: str, answer: dict[str, Any] | None, no_browser: bool) -> None:
-    """Prints the address, always, and opens it where a person has a browser. With --json the answer goes to stdout."""
-    address = output.plain(page)
-    if current.as_json:
-        if answer is not None:
-            output.out_json(answer)
-        else:
-            output.note(f"{lead}: {address}")
-    else:
-        output.out(f"{lead}:\n  {output.paint(address, 'cyan')}")
-    if not no_browser and _has_browser() and page.startswith(("https://", "http://")):
-        import webbrowser
-
-        # A browser that cannot be started is no failure: the address is on the screen.
-        with contextlib.suppress(webbrowser.Error, OSError):
-            webbrowser.open(page)
-
-
-def _has_browser() -> bool:
-    """Not over SSH without a display, where a text browser would take over the terminal."""
-    if os.environ.get("BROWSER") or sys.platform in {"darwin", "win32"}:
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _wait(api: Api, tier: str, timeout_s: float) -> dict[str, Any]:
+def _wait(here: Connection, tier: str, timeout_s: float) -> dict[str, Any]:
     """The billing status once it shows the tier. Brief absences of the server are waited out."""
     deadline = time.monotonic() + timeout_s
     trouble: CliError | None = None
     try:
-        with _spinner("Waiting for the payment (Ctrl-C stops waiting, not the payment)"):
+        with spinner("Waiting for the payment (Ctrl-C stops waiting, not the payment)"):
             while time.monotonic() < deadline:
                 try:
-                    billing = api.get("/v1/billing")
+                    billing = here.api.get(here.path("/billing"))
                     trouble = None
                 except CliError as error:
                     if error.code in {NOT_LOGGED_IN, REFUSED}:
@@ -120,15 +113,3 @@ def _wait(api: Api, tier: str, timeout_s: float) -> dict[str, Any]:
     if trouble is not None:
         raise trouble
     raise CliError(f"no payment within {timeout_s:g} s", code=FAILED, next_step=_CHECK_LATER)
-
-
-@contextlib.contextmanager
-def _spinner(text: str) -> Iterator[None]:
-    if not sys.stderr.isatty():
-        output.note(text)
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield

@@ -9,16 +9,16 @@ import typer
 
 from tollway.cli import bars, output
 from tollway.cli.command import current
+from tollway.cli.connection import Org, connect
 from tollway.cli.errors import USAGE, CliError
-from tollway.cli.orgs import Org, connect, slug_of
 
 Meter = Annotated[str, typer.Argument(metavar="METER", help="As `tollway usage` names it.")]
 
 
-def show() -> None:
+def show(org: Org = "") -> None:
     """Every meter that may be capped, with its cap."""
-    with connect() as api:
-        answer = api.get("/v1/usage")
+    with connect(org) as here:
+        answer = here.api.get(here.path("/usage"))
     caps = [
         {"meter": meter["meter"], **limit}
         for meter in answer["meters"]
@@ -51,9 +51,13 @@ def set_cap(
     warn_only: Annotated[bool, typer.Option("--warn-only", help="Reaching it refuses nothing.")] = False,
     org: Org = "",
 ) -> None:
-    """Cap what the account uses of a meter. Reaching it stops the meter until the period ends or the cap is raised.
+    """Cap what the account uses of a meter.
 
-    Examples: tollway caps set live_downloads 5000, tollway caps set live_downloads 5000 --warn-only
+    Reaching the cap stops the meter until the period ends or the cap is raised; with --warn-only it is announced.
+
+    Examples:
+      tollway caps set live_downloads 5000
+      tollway caps set live_downloads 5000 --warn-only
     """
     units = limit.replace(",", "").replace("_", "")
     if not re.fullmatch(r"[0-9]{1,19}", units):
@@ -64,7 +68,8 @@ def set_cap(
 def clear(meter: Meter, org: Org = "") -> None:
     """Remove the account's cap on a meter.
 
-    Example: tollway caps clear live_downloads
+    Example:
+      tollway caps clear live_downloads
     """
     _change(meter, {"limit": None}, org)
 
@@ -72,8 +77,8 @@ def clear(meter: Meter, org: Org = "") -> None:
 def _change(meter: str, body: dict[str, Any], org: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", meter):
         raise CliError(f"not a meter's name: {meter}", code=USAGE, next_step="see which there are: tollway usage")
-    with connect() as api:
-        cap = api.put(f"/v1/orgs/{slug_of(api, org)}/caps/{meter}", body)
+    with connect(org) as here:
+        cap = here.api.put(here.path(f"/caps/{meter}"), body)
     if current.as_json:
         output.out_json(cap)
         return

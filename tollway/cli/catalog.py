@@ -22,9 +22,12 @@ _CONFIG = 78  # EX_CONFIG of sysexits.h: what the services end with when a setti
 
 
 def check(file: _File) -> None:
-    """Check a catalog: what is wrong is told by file, line and field, with what was expected.
+    """Check a catalog.
 
-    Example: tollway catalog check catalogs/vatly.yaml
+    What is wrong is told by file, line and field, with what was expected.
+
+    Example:
+      tollway catalog check catalogs/vatly.yaml
     """
     _run("services.billing.catalog", file)
 
@@ -33,11 +36,13 @@ def push(
     file: _File,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
 ) -> None:
-    """Make what a catalog sells exist at Stripe: products, prices, meters, the portal, the webhook endpoint.
+    """Put what a catalog sells on sale at Stripe.
 
-    Running it again changes nothing. It takes billing's settings from the environment.
+    That is products, prices, meters, the portal and the webhook endpoint. Running it
+    again changes nothing. It takes billing's settings from the environment.
 
-    Example: set -a; . .tollway/env; tollway catalog push catalogs/vatly.yaml --dry-run
+    Example:
+      set -a; . .tollway/env; tollway catalog push catalogs/vatly.yaml --dry-run
     """
     _run("services.billing.push", *(["--dry-run"] if dry_run else []), "--", file)
 

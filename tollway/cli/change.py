@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from tollway.cli import output
-from tollway.cli.api import Api, resolve_key, resolve_url
 from tollway.cli.command import current
-from tollway.cli.errors import USAGE, CliError
-from tollway.cli.orgs import Org, slug_of
+from tollway.cli.connection import Org, connect
+from tollway.cli.questions import confirm
 from tollway.cli.usage import amount
 
 _Tier = Annotated[str, typer.Argument(help="The plan; `tollway plans` lists them.")]
 
 
 def preview(tier: _Tier, org: Org = "") -> None:
-    """Show what a change of plan would cost now, and what happens to counters. Changes nothing.
+    """Show what a change of plan would cost now.
 
-    Example: tollway billing preview pro
+    Says what happens to counters, too. Changes nothing.
+
+    Example:
+      tollway billing preview pro
     """
-    with _api() as api:
-        _show(api.get(f"{_path(api, org)}/preview?tier={quote(tier, safe='')}"))
+    with connect(org) as here:
+        _show(here.api.get(here.path(f"/billing/preview?tier={quote(tier, safe='')}")))
 
 
 def change(
@@ -34,17 +35,16 @@ def change(
 ) -> None:
     """Change the plan now, after showing what it costs.
 
-    Example: tollway billing change pro
+    Example:
+      tollway billing change pro
     """
-    with _api() as api:
-        path = _path(api, org)
-        offer = api.get(f"{path}/preview?tier={quote(tier, safe='')}")
+    with connect(org) as here:
+        offer = here.api.get(here.path(f"/billing/preview?tier={quote(tier, safe='')}"))
         if not yes:
             _show(offer, note=True)
-            if not sys.stdin.isatty():
-                raise CliError("not confirmed", code=USAGE, next_step="add --yes")
-            typer.confirm(f"Change to {output.plain(tier)} now?", abort=True, err=True)
-        changed = api.post(f"{path}/change", {"tier": tier, "proration_time": offer["proration_time"]})
+        confirm(f"Change to {output.plain(tier)} now?", yes=yes)
+        body = {"tier": tier, "proration_time": offer["proration_time"]}
+        changed = here.api.post(here.path("/billing/change"), body)
     if current.as_json:
         output.out_json(changed)
     else:
@@ -52,9 +52,13 @@ def change(
 
 
 def cancel(org: Org = "") -> None:
-    """Let the plan end with its period."""
-    with _api() as api:
-        answer = api.post(f"{_path(api, org)}/cancel")
+    """Let the plan end with its period.
+
+    Example:
+      tollway billing cancel
+    """
+    with connect(org) as here:
+        answer = here.api.post(here.path("/billing/cancel"))
     if current.as_json:
         output.out_json(answer)
     else:
@@ -64,9 +68,13 @@ def cancel(org: Org = "") -> None:
 
 
 def resume(org: Org = "") -> None:
-    """Take a cancellation back."""
-    with _api() as api:
-        answer = api.post(f"{_path(api, org)}/resume")
+    """Take a cancellation back.
+
+    Example:
+      tollway billing resume
+    """
+    with connect(org) as here:
+        answer = here.api.post(here.path("/billing/resume"))
     if current.as_json:
         output.out_json(answer)
     else:
@@ -90,12 +98,3 @@ def _show(offer: dict[str, Any], *, note: bool = False) -> None:
         before, after = (f"{n:,}" if n is not None else "no limit" for n in (each["before"], each["after"]))
         kept = "starts from zero" if each["restarts"] else f"{each['used']:,} used, kept"
         say(f"  {output.plain(each['limit'])}: {before} to {after}, {kept}")
-
-
-def _api() -> Api:
-    url = resolve_url(current.api_url)
-    return Api(url, resolve_key(url))
-
-
-def _path(api: Api, org: str) -> str:
-    return f"/v1/orgs/{slug_of(api, org)}/billing"

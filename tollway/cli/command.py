@@ -27,6 +27,7 @@ class Invocation:
 
     as_json: bool = False
     api_url: str | None = None
+    org: str = ""
 
 
 current = Invocation()
@@ -52,6 +53,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(FAILED) from None
 
+    command.__doc__ = _as_written(inspect.cleandoc(function.__doc__ or ""))
     own = inspect.signature(function, eval_str=True)
     shared = [
         inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_JSON),
@@ -62,3 +64,9 @@ def with_options(function: Callable[..., Any]) -> Callable[..., None]:
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     return command
+
+
+def _as_written(text: str) -> str:
+    """Examples are shown line by line as they stand; the help's own paragraphs are wrapped."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(f"\b\n{each}" if each.startswith("Example") else each for each in paragraphs)

@@ -1,11 +1,12 @@
-"""The one file the CLI keeps: which server, and the API keys of the accounts there. Readable by its owner only."""
+"""The one file the CLI keeps: which server, who signed in there, and the accounts with their API keys. Readable by its
+owner only."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,40 @@ DEFAULT_API_URL = "http://127.0.0.1:8080"
 
 @dataclass(frozen=True)
 class Account:
-    """An account as sign-up or login told it; name, slug and email are empty after a login with a bare key."""
+    """An account as the server told it. `by_session`: commands act on it as the person who signed in, not by its key,
+    which may be empty then."""
 
     id: str
     api_key: str = field(repr=False)
     slug: str = ""
     name: str = ""
     email: str = ""
+    by_session: bool = False
+
+
+@dataclass(frozen=True)
+class Session:
+    """A person who signed in through the browser. `expires_at` is RFC 3339."""
+
+    token: str = field(repr=False)
+    email: str = ""
+    expires_at: str = ""
 
 
 @dataclass
 class Server:
     current: str = ""
     accounts: dict[str, Account] = field(default_factory=dict)
+    session: Session | None = None
+
+    def credential(self, account: Account) -> str:
+        """What acts on the account; "" when nothing does any more."""
+        if account.by_session:
+            return self.session.token if self.session else ""
+        return account.api_key
+
+    def by_slug(self, slug: str) -> Account | None:
+        return next((account for account in self.accounts.values() if account.slug == slug), None)
 
 
 @dataclass
@@ -43,11 +65,32 @@ class Config:
         return server.accounts.get(server.current) if server else None
 
     def remember(self, api_url: str, account: Account) -> None:
-        """Makes it the current account there. Other accounts' keys stay."""
+        """Makes it the current account there. Other accounts' keys stay, and so does its own if no other is given."""
         server = self.servers.setdefault(api_url, Server())
+        known = server.accounts.get(account.id)
+        if known is not None and not account.api_key:
+            account = replace(account, api_key=known.api_key)
         server.accounts[account.id] = account
         server.current = account.id
         self.api_url = api_url
+
+    def sign_in(self, api_url: str, session: Session, account: Account) -> None:
+        """The person's session, and the account to begin with."""
+        self.servers.setdefault(api_url, Server()).session = session
+        self.remember(api_url, replace(account, by_session=True))
+
+    def sign_out(self, api_url: str) -> Session | None:
+        """Forgets the session there; accounts that have a key are acted on by it again, others are forgotten."""
+        server = self.servers.get(api_url)
+        if server is None or server.session is None:
+            return None
+        gone, server.session = server.session, None
+        server.accounts = {
+            key: replace(each, by_session=False) for key, each in server.accounts.items() if each.api_key
+        }
+        if server.current not in server.accounts:
+            server.current = next(iter(server.accounts), "")
+        return gone
 
     def forget(self, api_url: str) -> Account | None:
         """Takes out the current account's key there; returns what was taken out."""
@@ -79,14 +122,13 @@ def load() -> Config:
     except OSError as error:
         raise CliError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise CliError(
-            f"{file} is damaged", next_step="move it away and log in again: tollway login --api-key KEY"
-        ) from error
+        raise CliError(f"{file} is damaged", next_step="move it away and log in again: tollway login") from error
 
 
 def _server(entry: dict[str, Any]) -> Server:
     accounts = {key: Account(**facts) for key, facts in entry["accounts"].items()}
-    return Server(current=str(entry["current"]), accounts=accounts)
+    session = Session(**entry["session"]) if entry.get("session") else None
+    return Server(current=str(entry["current"]), accounts=accounts, session=session)
 
 
 def save(config: Config) -> Path:

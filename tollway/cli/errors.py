@@ -17,6 +17,15 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not logged in, 4 refused by the server, "
     "5 the server cannot be reached, 130 interrupted."
 )
+# `code` of an error that no problem document names, with --json.
+_CODES = {
+    FAILED: "failed",
+    USAGE: "wrong_usage",
+    NOT_LOGGED_IN: "not_logged_in",
+    REFUSED: "refused",
+    UNREACHABLE: "unreachable",
+    INTERRUPTED: "interrupted",
+}
 
 
 class CliError(Exception):
@@ -30,3 +39,9 @@ class CliError(Exception):
         self.code = code
         self.next_step = next_step
         self.problem = problem
+
+    def document(self) -> dict[str, Any]:
+        """The error as --json shows it: `code`, `detail`, `exit_code`, `next_step` (null: none), and what else the
+        server's problem document has."""
+        own = {"code": _CODES.get(self.code, "failed"), "detail": self.message}
+        return own | dict(self.problem or {}) | {"exit_code": self.code, "next_step": self.next_step or None}

@@ -34,9 +34,12 @@ def tail(
     account: Annotated[str | None, typer.Option("--account", metavar="ID", help="Only this account's.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many.")] = None,
 ) -> None:
-    """Print events as they happen, one a line; with --json one JSON object a line.
+    """Print events as they happen, one a line.
 
-    Example: tollway events tail --type TierChanged --from-start
+    With --json each line is a JSON object.
+
+    Example:
+      tollway events tail --type TierChanged --from-start
     """
     import asyncio
 

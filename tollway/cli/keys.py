@@ -10,23 +10,22 @@ import typer
 
 from tollway.cli import durations, output
 from tollway.cli.command import current
+from tollway.cli.connection import Org, connect
 from tollway.cli.errors import USAGE, CliError
-from tollway.cli.orgs import Org, connect, slug_of
 
 _Key = Annotated[str, typer.Argument(metavar="KEY_ID", help="As `tollway keys list` shows it: key_….")]
 
 
 def list_keys(org: Org = "") -> None:
-    """List the account's API keys, newest first. The keys themselves are not shown again."""
-    with connect() as api:
-        path = f"/v1/orgs/{slug_of(api, org)}/keys"
-        keys: list[dict[str, Any]] = []
-        token = ""
-        while True:
-            page = api.get(f"{path}?page_size=1000&page_token={token}")
-            keys += page["keys"]
-            if not (token := page["next_page_token"] or ""):
-                break
+    """List the API keys, newest first.
+
+    The keys themselves are not shown again.
+
+    Example:
+      tollway keys list --org adas-relay
+    """
+    with connect(org) as here:
+        keys = here.pages("/keys", "keys")
     if current.as_json:
         output.out_json({"keys": keys})
         return
@@ -41,10 +40,11 @@ def issue(
 ) -> None:
     """Issue an API key and print it, this once.
 
-    Example: tollway keys issue live --name "CI"
+    Example:
+      tollway keys issue live --name "CI"
     """
-    with connect() as api:
-        made = api.post(f"/v1/orgs/{slug_of(api, org)}/keys", {"kind": kind, "name": name})
+    with connect(org) as here:
+        made = here.api.make(here.path("/keys"), {"kind": kind, "name": name})
     _present(made)
 
 
@@ -55,22 +55,27 @@ def rotate(
     ] = "24h",
     org: Org = "",
 ) -> None:
-    """Replace an API key: prints a new one, and lets the old one go on for a while.
+    """Replace an API key; the old one goes on for a while.
 
-    Example: tollway keys rotate key_… --overlap 2h
+    Example:
+      tollway keys rotate key_… --overlap 2h
     """
-    with connect() as api:
-        path = f"/v1/orgs/{slug_of(api, org)}/keys/{_id(key_id)}/rotate"
-        made = api.post(path, {"overlap_seconds": durations.seconds(overlap)})
+    with connect(org) as here:
+        path = here.path(f"/keys/{_id(key_id)}/rotate")
+        made = here.api.make(path, {"overlap_seconds": durations.seconds(overlap)})
     _present(made)
     if not current.as_json:
         output.note(f"The old key {key_id} goes on until {output.plain(made['replaced']['revoked_at'])}.")
 
 
 def revoke(key_id: _Key, org: Org = "") -> None:
-    """Revoke an API key: it is refused from now on, for ever."""
-    with connect() as api:
-        gone = api.delete(f"/v1/orgs/{slug_of(api, org)}/keys/{_id(key_id)}")
+    """Revoke an API key: it is refused from now on, for ever.
+
+    Example:
+      tollway keys revoke key_…
+    """
+    with connect(org) as here:
+        gone = here.api.delete(here.path(f"/keys/{_id(key_id)}"))
     if current.as_json:
         output.out_json(gone)
     else:

@@ -39,7 +39,9 @@ def on(
 ) -> None:
     """Refuse every use from now on, everywhere. What was counted stays counted.
 
-    Examples: tollway admin kill-switch on "incident 4711", … on "bucket is down" --meter live_downloads
+    Examples:
+      tollway admin kill-switch on "incident 4711"
+      tollway admin kill-switch on "bucket is down" --meter live_downloads
     """
     _throw({"enabled": True, "reason": reason, "meter": meter or None})
 
@@ -47,7 +49,8 @@ def on(
 def off(meter: _Meter = "") -> None:
     """Release the kill switch: uses are decided by their limits again.
 
-    Example: tollway admin kill-switch off
+    Example:
+      tollway admin kill-switch off
     """
     _throw({"enabled": False, "meter": meter or None})
 

@@ -27,9 +27,12 @@ def token(
     user: Annotated[str, typer.Option("--user", help="Who it is for.")] = "user_dev",
     expires_in: Annotated[int, typer.Option("--expires-in", help="Seconds.")] = 3600,
 ) -> None:
-    """Print a token of local mode's own identity provider, which vouches for anybody.
+    """Print a token of local mode's own identity provider.
 
-    Example: curl -H "Authorization: Bearer $(tollway local token --org acme --role admin)" …
+    It vouches for anybody.
+
+    Example:
+      curl -H "Authorization: Bearer $(tollway local token --org acme)" …
     """
     import httpx
 
@@ -55,12 +58,13 @@ def token(
 def advance(
     by: Annotated[str, typer.Argument(metavar="TIME", help="How far: 90s, 30m, 24h, 35d.")],
 ) -> None:
-    """Move the business clock of local mode, through everything that falls due until then.
+    """Move the clock of local mode, through all that falls due.
 
     It stops at each instant at which Stripe's sandbox has something to do, and goes on when webhooks, events and mails
     of that instant have arrived. Time never goes back; signatures and tokens keep to the wall clock.
 
-    Example: tollway local advance 35d
+    Example:
+      tollway local advance 35d
     """
     import httpx
 
@@ -96,7 +100,11 @@ def advance(
 
 
 def status() -> None:
-    """Show the business clock of local mode, what falls due next, and what is on its way."""
+    """Show the clock of local mode, and what falls due next.
+
+    Example:
+      tollway local status
+    """
     import httpx
 
     try:

@@ -46,10 +46,7 @@ def out_json(value: Any) -> None:
 
 def show_error(error: CliError, *, as_json: bool) -> None:
     if as_json:
-        body = dict(error.problem) if error.problem else {"detail": error.message}
-        if error.next_step:
-            body["next_step"] = error.next_step
-        note(json.dumps({"error": body}, ensure_ascii=False))
+        note(json.dumps({"error": error.document()}, ensure_ascii=False))
         return
     first, *rest = error.message.split("\n")
     note(paint("error: ", "red", "bold", stream=sys.stderr) + plain(first))

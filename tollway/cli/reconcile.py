@@ -20,9 +20,10 @@ def reconcile(
     account: Annotated[str, typer.Option("--account", metavar="ID", help="Only this one.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, change nothing.")] = False,
 ) -> None:
-    """Compare what is held here with Stripe, field by field, and repair it.
+    """Compare what is held here with Stripe, and repair it.
 
-    Example: tollway reconcile --dry-run
+    Example:
+      tollway reconcile --dry-run
     """
     total: dict[str, Any] = {"drifts": [], "accounts": 0, "missed_events": 0, "busy": 0}
     token: str | None = None
@@ -54,7 +55,8 @@ def list_events(
 ) -> None:
     """List the events that Stripe sent, newest first.
 
-    Example: tollway events list --status dead
+    Example:
+      tollway events list --status dead
     """
     if not re.fullmatch(r"[a-z_]*", status) or not re.fullmatch(r"[A-Za-z0-9_]*", account):
         raise CliError("not a status, or not an account's id", code=USAGE)
@@ -69,7 +71,11 @@ def list_events(
 
 
 def show(event_id: _Event) -> None:
-    """Show one event of Stripe's with its payload."""
+    """Show one event of Stripe's with its payload.
+
+    Example:
+      tollway events show evt_…
+    """
     with operator_api() as api:
         found = api.get(f"/v1/operator/stripe-events/{_id(event_id)}")
     if current.as_json:
@@ -80,7 +86,11 @@ def show(event_id: _Event) -> None:
 
 
 def replay(event_id: _Event) -> None:
-    """Apply an event of Stripe's again: its account is read anew."""
+    """Apply an event of Stripe's again: its account is read anew.
+
+    Example:
+      tollway events replay evt_…
+    """
     with operator_api() as api:
         done = api.post(f"/v1/operator/stripe-events/{_id(event_id)}/replay")
     if current.as_json:

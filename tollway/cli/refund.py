@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from tollway.cli import output
-from tollway.cli.api import Api, resolve_key, resolve_url
 from tollway.cli.command import current
-from tollway.cli.errors import REFUSED, USAGE, CliError
-from tollway.cli.orgs import Org, slug_of
+from tollway.cli.connection import Org, connect
+from tollway.cli.errors import REFUSED, CliError
+from tollway.cli.progress import spinner
+from tollway.cli.questions import confirm
 from tollway.cli.usage import amount as amount_of
 
 
@@ -21,22 +21,20 @@ def refund(
 ) -> None:
     """Refund the base fee by the refund policy. This ends the subscription at once.
 
-    Example: tollway billing refund --yes
+    Example:
+      tollway billing refund --yes
     """
-    url = resolve_url(current.api_url)
-    with Api(url, resolve_key(url)) as api:
-        path = f"/v1/orgs/{slug_of(api, org)}/billing/refund"
-        offer = api.get(path)
+    with connect(org) as here:
+        path = here.path("/billing/refund")
+        offer = here.api.get(path)
         if not offer["refund"]:
             if not offer["eligible"]:
                 raise CliError(str(offer["message"]), code=REFUSED, next_step="tollway billing shows the plan")
             amount = amount_of(offer["amount"], offer["currency"])
             output.note(f"{amount} will be refunded, and the subscription ends at once.")
-            if not yes:
-                if not sys.stdin.isatty():
-                    raise CliError("not confirmed", code=USAGE, next_step="add --yes")
-                typer.confirm("End the subscription and refund it?", abort=True, err=True)
-        made = api.post(path)
+            confirm("End the subscription and refund it?", yes=yes)
+        with spinner("Ending the subscription, counting its use, refunding"):
+            made = here.api.post(path)
     _show(made)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tollway.cli import bars, output
-from tollway.cli.api import Api, resolve_key, resolve_url
+from tollway.cli.api import Api, resolve_url
 from tollway.cli.command import current
+from tollway.cli.connection import Org, connect
 
 # Digits after the point in Stripe's amounts where they are not two (https://docs.stripe.com/currencies).
 _NO_DIGITS = frozenset(
@@ -16,11 +17,14 @@ _THREE_DIGITS = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 _PERIODS = {"month": "per month", "billing_period": "per billing period", "lifetime": "in all"}
 
 
-def usage() -> None:
-    """Show what is used of each meter in the period that runs now, with its caps and what goes on at once."""
-    url = resolve_url(current.api_url)
-    with Api(url, resolve_key(url)) as api:
-        answer = api.get("/v1/usage")
+def usage(org: Org = "") -> None:
+    """Show what is used of each meter, with its limits and caps.
+
+    Example:
+      tollway usage --org adas-relay
+    """
+    with connect(org) as here:
+        answer = here.api.get(here.path("/usage"))
     if current.as_json:
         output.out_json(answer)
         return
@@ -63,7 +67,11 @@ def _label(limit: dict[str, Any], kind: str) -> str:
 
 
 def plans() -> None:
-    """List the plans and their prices. Needs no login."""
+    """List the plans and their prices. Needs no login.
+
+    Example:
+      tollway plans
+    """
     with Api(resolve_url(current.api_url)) as api:
         answer = api.get("/v1/plans")
     if current.as_json:

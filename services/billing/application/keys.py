@@ -182,6 +182,16 @@ async def revoke_key(command: RevokeKey, context: Context) -> ApiKey:
     return revoked
 
 
+async def end_all(account_id: str, at: datetime, uow: BillingUnitOfWork) -> None:
+    """Ends every key of the account that has not ended by then."""
+    before = ""
+    while keys := await uow.keys.list(account_id, before, paging.MOST):
+        for key in keys:
+            if not key.ended(at):
+                await _end(key, at, None, uow)
+        before = keys[-1].id
+
+
 async def _end(key: ApiKey, at: datetime, successor_id: str | None, uow: BillingUnitOfWork) -> ApiKey:
     ended = replace(key, revoke_time=at, successor_id=successor_id or key.successor_id)
     await uow.keys.end(key.id, at, successor_id)

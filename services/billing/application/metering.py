@@ -107,6 +107,14 @@ async def _send(account_id: str, meter: str, context: Context) -> bool:
     return not delay
 
 
+async def list_late(account_id: str, context: Context) -> list[UsageTotal]:
+    """Periods of which some use came after their invoice. Raises AccountNotFound."""
+    if account_id:
+        async with context.unit_of_work() as uow:
+            await uow.accounts.get(account_id)
+    return await list_totals(account_id, only_late=True, context=context)
+
+
 async def list_totals(account_id: str, *, only_late: bool, context: Context) -> list[UsageTotal]:
     """Newest period first, at most MOST; of every account when `account_id` is empty."""
     async with context.unit_of_work() as uow:

@@ -11,14 +11,14 @@ from services.billing.storage import BillingUnitOfWork
 from services.billing.storage.accounts import Account
 from services.kit.errors import InvalidArgument
 
-_NAME = 100
+LONGEST = 100
 
 
 def checked_name(name: str) -> str:
     """The name without space around it. Raises InvalidArgument naming `name`."""
     name = name.strip()
-    if not 1 <= len(name) <= _NAME:
-        raise InvalidArgument(f"A name of 1 to {_NAME} characters is expected.", field="name")
+    if not 1 <= len(name) <= LONGEST:
+        raise InvalidArgument(f"A name of 1 to {LONGEST} characters is expected.", field="name")
     if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name):
         raise InvalidArgument("A name has no control characters or line breaks.", field="name")
     return name

@@ -57,7 +57,7 @@ async def reconcile(account_id: str, page_token: str, context: Context, *, dry_r
 
 
 async def _account(account: Account, context: Context, *, dry_run: bool) -> tuple[list[Drift], bool]:
-    if account.stripe_customer_id is None:
+    if account.stripe_customer_id is None or account.erase_time is not None:
         return [], False
     listed = await context.payments.list_invoices(account.stripe_customer_id)
     read = await context.payments.read(account.stripe_customer_id, [], want_last_paid=False)

@@ -37,6 +37,7 @@ async def create_session(email: str, context: Context) -> tuple[Session, str]:
 async def open_session(user: User, now: datetime, uow: BillingUnitOfWork) -> tuple[Session, str]:
     """The user's session and its token, with what `uow` commits. The caller has proved that the address is theirs."""
     await uow.users.verify(user.id, now)
+    await uow.accounts.verify_contact(user.id, user.email, now)
     user = await uow.users.by_email(user.email) or user
     token = new_key(PREFIX)
     session = Session(new_id("sid"), user, now, now + LIFE, None)

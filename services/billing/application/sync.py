@@ -129,21 +129,25 @@ async def sync(claimed: Claimed, claim: str, context: Context, also: Sequence[st
         charges = await uow.events.pending_charges(claimed.account_id, claimed.wanted)
         prior = await uow.entitlements.get(claimed.account_id)
         told = await uow.snapshots.told(claimed.account_id)
+    read: FromStripe | None
     reversals = await refunds.read_reversals(account, charges, context)
-    if account.stripe_customer_id is None:
+    if account.erase_time is not None:
+        read = None  # its customer is gone; what was read of it last stands
+    elif account.stripe_customer_id is None:
         read = FromStripe([], [], "")
     else:
         named = [*(each.invoice_id for each in pending), *also]
         read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=False)
         if _nothing_to_keep(read, prior, context):
             read = await context.payments.read(account.stripe_customer_id, named, want_last_paid=True)
-    upcoming = await notices.read_upcoming(read.subscriptions, told, context)
+    upcoming = await notices.read_upcoming(read.subscriptions, told, context) if read is not None else {}
     failpoint("billing.sync.read")
     async with context.unit_of_work() as uow:
         if not await uow.marks.finish(claimed.account_id, claim, claimed.wanted):
             log.info("sync.superseded", account=claimed.account_id)
             return
-        await _apply(account, read, upcoming, {each.invoice_id: each for each in pending}, uow, context)
+        if read is not None:
+            await _apply(account, read, upcoming, {each.invoice_id: each for each in pending}, uow, context)
         for seen in reversals:
             await refunds.note_reversal(account, seen, uow, context)
         await uow.events.finish(claimed.account_id, claimed.wanted, APPLIED)
@@ -209,6 +213,12 @@ async def _apply_invoice(
     told = await uow.snapshots.save_invoice(account.id, invoice)
     paid, attempts, first_failure = told.paid, told.attempts, told.first_failure_time
     now = context.business.now()
+    since = account.import_time
+    if since is not None and told.is_new and invoice.create_time <= since:
+        # What happened before the account was ours was told by whoever had it then.
+        paid = invoice.status == "paid" and (invoice.paid_time is None or invoice.paid_time <= since)
+        if invoice.failed:
+            attempts, first_failure = invoice.attempt_count, invoice.create_time
     if invoice.status == "paid" and not paid:
         paid = True
         uow.outbox.add(context.announcer.invoice_paid(account, invoice, now), account.id)

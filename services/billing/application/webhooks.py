@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,6 +89,9 @@ async def store(payload: bytes, context: Context) -> Ingested:
         else:
             status = PENDING
         account_id = account.id if account is not None else None
+        if account is not None and account.erase_time is not None:
+            # Stripe tells of the erasure itself, with what was erased.
+            event = replace(event, payload=json.dumps({"id": event.id, "type": event.type, "erased": True}).encode())
         mark, claim, is_ours = None, context.new_claim(), False
         if account_id is not None and status == PENDING:
             # In the same transaction, so that the sync need not look for the mark first.

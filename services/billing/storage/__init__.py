@@ -7,8 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.billing.storage.accounts import Accounts, SignUps
 from services.billing.storage.audit import AuditLog
 from services.billing.storage.checkouts import Checkouts
+from services.billing.storage.customers import CustomerPushes
 from services.billing.storage.device_logins import DeviceLogins
 from services.billing.storage.entitlements import Entitlements
+from services.billing.storage.erasure import Erasure
 from services.billing.storage.identity import Memberships, OutsideIdentities, Sessions, Users
 from services.billing.storage.keys import ApiKeys
 from services.billing.storage.metering import UsageTotals
@@ -39,6 +41,8 @@ class BillingUnitOfWork(UnitOfWork):
         self.audit = AuditLog(connection)
         self.sign_ups = SignUps(connection)
         self.checkouts = Checkouts(connection)
+        self.pushes = CustomerPushes(connection)
+        self.erasure = Erasure(connection)
         self.entitlements = Entitlements(connection)
         self.prices = Prices(connection)
         self.signing_keys = SigningKeys(connection)

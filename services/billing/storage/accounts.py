@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.billing.errors import AccountNotFound
-from services.billing.storage.tables import account, sign_up
+from services.billing.storage.tables import account, app_user, membership, sign_up
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,51 @@ class Accounts:
         row = (await self._connection.execute(statement)).first()
         return to_account(row) if row is not None else None
 
+    async def find(self, account_id: str) -> Account | None:
+        row = (await self._connection.execute(select(account).where(account.c.id == account_id))).first()
+        return to_account(row) if row is not None else None
+
+    async def of_email(self, email: str) -> Account | None:
+        """The oldest account with this address, however it is written; or the oldest of the user who has it."""
+        found = select(account).where(func.lower(account.c.email) == email.lower())
+        row = (await self._connection.execute(found.order_by(account.c.id).limit(1))).first()
+        if row is None:
+            members = (
+                select(account)
+                .join(membership, membership.c.account_id == account.c.id)
+                .join(app_user, app_user.c.id == membership.c.user_id)
+            )
+            theirs = members.where(app_user.c.email == email.lower()).order_by(account.c.id).limit(1)
+            row = (await self._connection.execute(theirs)).first()
+        return to_account(row) if row is not None else None
+
+    async def lock_imports(self) -> None:
+        """One import at a time, until the transaction ends."""
+        await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("imports", 5))))
+
+    async def bind(self, account_id: str, customer_id: str, import_time: datetime | None) -> None:
+        """Gives an account without a customer this one, for ever."""
+        statement = update(account).where(account.c.id == account_id, account.c.stripe_customer_id.is_(None))
+        values = {"stripe_customer_id": customer_id, "import_time": import_time}
+        await self._connection.execute(statement.values(values))
+
+    async def set_contact(self, changed: Account) -> None:
+        values = {"email": changed.email, "contact_verify_time": changed.contact_verify_time}
+        await self._connection.execute(update(account).where(account.c.id == changed.id).values(values))
+
+    async def verify_contact(self, user_id: str, email: str, now: datetime) -> None:
+        """The user's own accounts whose contact is this address know now that it is theirs. Keeps the first time."""
+        mine = select(membership.c.account_id).where(membership.c.user_id == user_id)
+        statement = update(account).where(
+            account.c.id.in_(mine), func.lower(account.c.email) == email, account.c.contact_verify_time.is_(None)
+        )
+        await self._connection.execute(statement.values(contact_verify_time=now))
+
     async def with_customer(self, after: str, limit: int) -> list[Account]:
-        """Those that Stripe knows, in the order of their ids."""
-        statement = select(account).where(account.c.stripe_customer_id.is_not(None), account.c.id > after)
+        """Those that Stripe knows (erased ones are gone there), in the order of their ids."""
+        statement = select(account).where(
+            account.c.stripe_customer_id.is_not(None), account.c.erase_time.is_(None), account.c.id > after
+        )
         rows = (await self._connection.execute(statement.order_by(account.c.id).limit(limit))).all()
         return [to_account(row) for row in rows]
 

@@ -58,6 +58,18 @@ class Entitlements:
         """In the order of their latest change."""
         return await self._listed(tuple_(entitlement.c.change_time, entitlement.c.account_id) > after, limit=limit)
 
+    async def page(self, after: str, limit: int) -> list[Listed]:
+        """Of all accounts, in the order of their ids."""
+        statement = (
+            select(*_COLUMNS, account.c.slug, entitlement.c.change_time)
+            .join_from(entitlement, account, entitlement.c.account_id == account.c.id)
+            .where(entitlement.c.account_id > after)
+            .order_by(entitlement.c.account_id)
+            .limit(limit)
+        )
+        rows = (await self._connection.execute(statement)).mappings()
+        return [Listed(_entitlement(dict(row)), row["slug"], row["change_time"]) for row in rows]
+
     async def tiers(self) -> set[str]:
         return set((await self._connection.execute(select(entitlement.c.tier).distinct())).scalars())
 

@@ -42,7 +42,7 @@ class UsageTotals:
         statement = (
             select(usage_total.c.account_id, usage_total.c.meter)
             .join(account, account.c.id == usage_total.c.account_id)
-            .where(_OPEN, account.c.stripe_customer_id.is_not(None))
+            .where(_OPEN, account.c.stripe_customer_id.is_not(None), account.c.erase_time.is_(None))
             .group_by(usage_total.c.account_id, usage_total.c.meter)
             .having(~at_work)
             .order_by(func.min(usage_total.c.record_time))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, literal_column, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +25,7 @@ class Announced:
     paid: bool
     attempts: int
     first_failure_time: datetime | None
+    is_new: bool = False  # it is seen for the first time
 
 
 class Snapshots:
@@ -59,7 +60,10 @@ class Snapshots:
         statement = insert(invoice).values(account_id=account_id, paid_announced=False, attempts_announced=0, **values)
         statement = statement.on_conflict_do_update(index_elements=["id"], set_=values)
         returning = statement.returning(
-            invoice.c.paid_announced, invoice.c.attempts_announced, invoice.c.first_failure_time
+            invoice.c.paid_announced,
+            invoice.c.attempts_announced,
+            invoice.c.first_failure_time,
+            literal_column("xmax = 0"),  # of a row that was inserted
         )
         return Announced(*(await self._connection.execute(returning)).one())
 

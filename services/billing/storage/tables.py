@@ -41,6 +41,7 @@ account = Table(
     Column("import_time", _INSTANT),
     Column("contact_verify_time", _INSTANT),
     Column("erase_time", _INSTANT),
+    Index("ix_account_email", literal_column("lower(email)")),
 )
 
 api_key = Table(

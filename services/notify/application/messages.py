@@ -15,6 +15,7 @@ from services.notify.domain import State
 
 MAX_PAGE = 500
 DEFAULT_PAGE = 50
+LONGEST_ID = 100
 LONGEST_REQUEST_ID = 255
 LONGEST_ACTOR = 200
 
@@ -35,10 +36,19 @@ async def list_messages(
     bag: ports.Mailbag, *, account_id: str, state: State | None, page_size: int, page_token: str
 ) -> tuple[Sequence[ports.Message], str]:
     """A page, newest first, and the token of the next one (empty at the end). Raises `errors.BadPageToken`."""
+    if account_id and not account_id.isprintable():
+        return [], ""  # nobody's; PostgreSQL would not even take every such text
     size = min(page_size, MAX_PAGE) if page_size > 0 else DEFAULT_PAGE
     rows = await bag.page(account_id, state, size + 1, _read_token(page_token))
     following = _token(rows[size - 1].id) if len(rows) > size else ""
     return rows[:size], following
+
+
+def _named(message_id: str) -> str:
+    """Raises MessageNotFound for what no message is called, and no database might take."""
+    if not message_id.startswith("msg_") or not message_id[4:].isalnum() or len(message_id) > LONGEST_ID:
+        raise errors.MessageNotFound("There is no such message.")
+    return message_id
 
 
 def _token(last_id: str) -> str:
@@ -59,7 +69,7 @@ def _read_token(token: str) -> str | None:
 
 async def show(message_id: str, bag: ports.Mailbag) -> tuple[ports.Message, Sequence[ports.Resent]]:
     """A message and who sent it again when, the latest first. Raises `errors.MessageNotFound`."""
-    kept = await bag.get(message_id)
+    kept = await bag.get(_named(message_id))
     return kept.message, await bag.resends(message_id)
 
 
@@ -70,16 +80,20 @@ async def resend(command: Resend, bag: ports.Mailbag, directory: ports.Directory
     Raises `errors.MessageNotFound`, `AlreadySent` (unless `again`), `MessageErased`, `NothingToSend`, `NoRecipient`,
     and a transient error while billing cannot be asked for the address.
     """
-    if not 1 <= len(command.request_id) <= LONGEST_REQUEST_ID:
-        raise InvalidArgument(f"1 to {LONGEST_REQUEST_ID} characters are expected.", field="request_id")
-    if not 1 <= len(command.actor) <= LONGEST_ACTOR:
-        raise InvalidArgument(f"1 to {LONGEST_ACTOR} characters are expected.", field="actor")
-    kept = await bag.get(command.message_id)
+    for field, value, longest in (
+        ("request_id", command.request_id, LONGEST_REQUEST_ID),
+        ("actor", command.actor, LONGEST_ACTOR),
+    ):
+        if not 1 <= len(value) <= longest or not value.isprintable():
+            raise InvalidArgument(f"1 to {longest} printable characters are expected.", field=field)
+    kept = await bag.get(_named(command.message_id))
     if kept.message.erased:
         raise errors.MessageErased("Its account was erased: neither address nor contents are kept.")
     notice = events.read(kept.event_type, kept.event_data, kept.recipient_data)
     if notice.needless:
         raise errors.NothingToSend(f"There is nothing to send: {notice.needless}.")
+    if await bag.overtaken(notice.topic, notice.rank):
+        raise errors.NothingToSend(f"There is nothing to send: {notice.overtaken}.")
     known = await directory.recipient(kept.message.account_id)
     address = domain.recipient_of(events.addressee(known)) if known is not None else ""
     address = address or kept.message.recipient or domain.recipient_of(notice.to)

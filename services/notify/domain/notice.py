@@ -137,7 +137,7 @@ class Refunded(Notice):
 
 @dataclass(frozen=True)
 class TrialEnding(Notice):
-    """A trial ends in a few days. `amount` None: it is not known yet what is due then."""
+    """A trial ends in a few days. `amount` None: not known what is due then. `ends_plan`: the plan goes with it."""
 
     kind: ClassVar[str] = "trial_ending"
     subscription_id: str
@@ -145,6 +145,7 @@ class TrialEnding(Notice):
     end_time: datetime
     amount: int | None
     currency: str
+    ends_plan: bool
 
     @property
     def subject_id(self) -> str:
@@ -154,7 +155,7 @@ class TrialEnding(Notice):
 
 @dataclass(frozen=True)
 class Cancellation(Notice):
-    """A plan will end (`ended` false), or it has."""
+    """A plan will end (`ended` false), or it has. `unpaid`: because a payment failed."""
 
     kind: ClassVar[str] = "cancellation"
     overtaken: ClassVar[str] = "the plan had ended before this could be sent"
@@ -162,6 +163,7 @@ class Cancellation(Notice):
     tier_name: str
     end_time: datetime
     ended: bool
+    unpaid: bool
 
     @property
     def subject_id(self) -> str:

@@ -16,6 +16,11 @@ _ACCOUNTS = 1  # seeds the locks of accounts, so that they are none of a topic's
 _ERASED = "the account was erased"
 
 
+async def overtaken(topic: str, rank: int, connection: AsyncConnection) -> bool:
+    statement = select(_c.id).where(_c.topic == topic, _c.rank > rank).limit(1)
+    return (await connection.execute(statement)).first() is not None
+
+
 class PostgresDrafts:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -32,8 +37,7 @@ class PostgresDrafts:
         return (await self._connection.execute(erased)).first() is None
 
     async def overtaken(self, topic: str, rank: int) -> bool:
-        statement = select(_c.id).where(_c.topic == topic, _c.rank > rank).limit(1)
-        return (await self._connection.execute(statement)).first() is not None
+        return await overtaken(topic, rank, self._connection)
 
     async def add(self, draft: Draft) -> bool:
         statement = (

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.ids import new_id
 from services.notify.domain import State, Verdict
-from services.notify.errors import AlreadySent, MessageErased, MessageNotFound, RequestIdReused
+from services.notify.errors import AlreadySent, MessageErased, MessageNotFound, NothingToSend, RequestIdReused
 from services.notify.ports import Claimed, Kept, Message, Resent
+from services.notify.storage.drafts import overtaken
 from services.notify.storage.tables import OPEN, messages, resends
 
 # How long a claimed message may wait for the mail server to take its envelope. When it lapses too early no harm is
@@ -152,6 +153,10 @@ class PostgresMailbag:
         async with self._engine.connect() as connection:
             return await _kept(message_id, connection)
 
+    async def overtaken(self, topic: str, rank: int) -> bool:
+        async with self._engine.connect() as connection:
+            return await overtaken(topic, rank, connection)
+
     async def resends(self, message_id: str) -> Sequence[Resent]:
         statement = (
             select(resends.c.actor, resends.c.previous_state, resends.c.create_time)
@@ -165,7 +170,8 @@ class PostgresMailbag:
     async def resend(self, message_id: str, request_id: str, actor: str, recipient: str, *, again: bool) -> Message:
         async with self._engine.begin() as connection:
             # One at a time for a message, so that a double click finds what the first one did.
-            await connection.execute(select(_c.id).where(_c.id == message_id).with_for_update())
+            locked = select(_c.withdrawn).where(_c.id == message_id).with_for_update()
+            withdrawn = (await connection.execute(locked)).scalar_one_or_none()
             message = (await _kept(message_id, connection)).message
             asked = select(resends.c.message_id).where(resends.c.request_id == request_id)
             earlier = (await connection.execute(asked)).scalar_one_or_none()
@@ -175,6 +181,8 @@ class PostgresMailbag:
                 return message
             if message.erased:
                 raise MessageErased("Its account was erased: neither address nor contents are kept.")
+            if withdrawn:
+                raise NothingToSend(f"There is nothing to send: {withdrawn}.")
             if message.state is State.SENT and not again:
                 raise AlreadySent("The mail server has accepted it. Say so if it is to be sent once more.")
             noted = {"request_id": request_id, "message_id": message_id, "actor": actor}
@@ -183,7 +191,6 @@ class PostgresMailbag:
                 "state": State.PENDING.value,
                 "recipient": recipient,
                 "error": "",
-                "withdrawn": "",
                 "next_attempt_time": func.now(),
                 "due_since": func.now(),
                 "send_time": None,

@@ -20,6 +20,8 @@ Rates = dict[tuple[str, str], Log]
 # What the account set on itself and what was noted about it, as JSON; see `cap`, `allowance`, `announcement`.
 Terms = dict[str, Any]
 
+_MONTH, _BILLING, _LIFETIME = Period.MONTH.value, Period.BILLING.value, Period.LIFETIME.value
+
 
 @dataclass
 class Account:
@@ -38,7 +40,7 @@ class Account:
     rates: Rates = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     terms: Terms = field(default_factory=dict)
-    spans: Mapping[Period, Span] = field(init=False)
+    spans: Mapping[str, Span] = field(init=False)  # by period; plain strings, as counters have them
     _held: dict[str, list[int]] | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +48,7 @@ class Account:
             self.spans = _spans_without_subscription(self.at)
         else:
             billing = billing_span(self.anchor, self.interval, self.at)
-            self.spans = {Period.MONTH: month_span(self.at), Period.BILLING: billing, Period.LIFETIME: LIFETIME}
+            self.spans = {_MONTH: month_span(self.at), _BILLING: billing, _LIFETIME: LIFETIME}
 
     def used(self, meter: str, period: Period) -> int:
         """Units counted of the meter in the span that runs now."""
@@ -107,7 +109,7 @@ class Account:
 
 
 @lru_cache(maxsize=16)  # a batch has one instant
-def _spans_without_subscription(at: datetime) -> Mapping[Period, Span]:
+def _spans_without_subscription(at: datetime) -> Mapping[str, Span]:
     """Where there is no billing period, the calendar month stands in for it."""
     month = month_span(at)
-    return {Period.MONTH: month, Period.BILLING: month, Period.LIFETIME: LIFETIME}
+    return {_MONTH: month, _BILLING: month, _LIFETIME: LIFETIME}

@@ -44,6 +44,7 @@ class Acquire:
     duration: timedelta | None = None
     key: str = ""
     key_id: str = ""
+    subject: str = ""
 
 
 @dataclass

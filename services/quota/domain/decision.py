@@ -169,9 +169,10 @@ def count(account: Account, meter_name: str, amount: int) -> None:
 
 def counted_units(account: Account, limit: Limit) -> int:
     """Units counted of all the limit's meters in its period, without what leases hold."""
-    if len(limit.meters) == 1:
-        return account.used(limit.meters[0], limit.period)
-    return sum(account.used(meter, limit.period) for meter in limit.meters)
+    units = 0
+    for meter in limit.meters:
+        units += account.used(meter, limit.period)
+    return units
 
 
 def cap_state(account: Account, limit: Limit) -> LimitState:

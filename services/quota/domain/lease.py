@@ -22,3 +22,4 @@ class Lease:
     acquire_time: datetime
     expire_time: datetime
     key_id: str = ""
+    subject: str = ""  # in the caller's words; only the ledger keeps it, to know a request that comes back

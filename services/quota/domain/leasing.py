@@ -22,7 +22,8 @@ def acquire(command: Acquire, account: Account, work: Work) -> Decision:
     if command.key and (before := work.granted.get((account.id, command.key))) is not None:
         first = before.answer.lease
         as_before = (before.meter, before.amount) == (meter, amount)
-        return replay(before, same=as_before and first is not None and first.reserved == reserve)
+        held = first is not None and (first.reserved, first.subject) == (reserve, command.subject)
+        return replay(before, same=as_before and held)
     decision = decide(account, meter, amount, switches=work.switches, key_id=command.key_id, reserve=reserve, slot=True)
     if decision.refused is not None:
         return decision
@@ -34,6 +35,7 @@ def acquire(command: Acquire, account: Account, work: Work) -> Decision:
         work.at,
         work.at + _duration(account, meter, command.duration),
         command.key_id,
+        command.subject,
     )
     if amount:
         work.count(account, meter, amount, command.key_id)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.billing.catalog import load_catalog
+from services.billing.domain.customer import Subscriber
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import NewSession, Payments, Session, StripeRetryable, Upcoming
 from services.billing.stripe import StripePayments
@@ -228,6 +229,60 @@ async def test_what_comes_next_is_the_plans_price_until_it_is_cancelled(stripe: 
     assert await stripe.payments.upcoming(subscription.id) is None
     (ending,) = (await stripe.payments.read(customer_id, [], want_last_paid=False)).subscriptions
     assert ending.ends_by_itself
+
+
+async def every_subscriber(stripe: Stripe, limit: int) -> dict[str, Subscriber]:
+    found: dict[str, Subscriber] = {}
+    token = ""
+    while True:
+        page = await stripe.payments.subscribers(token, limit)
+        found |= {each.customer.id: each for each in page.subscribers}
+        token = page.next_token
+        if not token:
+            return found
+
+
+async def test_subscribers_come_in_pages_with_whose_they_are_and_without_those_that_ended(stripe: Stripe) -> None:
+    paid = {}
+    for _ in range(3):
+        account_id, customer_id = await customer_of(stripe)
+        session = await stripe.payments.create_session(await new_session(stripe, customer_id, account_id))
+        await stripe.pay(session)
+        paid[customer_id] = account_id
+    _, nothing_bought = await customer_of(stripe)
+    found = await every_subscriber(stripe, limit=2)
+    assert paid.keys() <= found.keys()
+    assert nothing_bought not in found
+    one = next(iter(paid))
+    assert (found[one].customer.account_id, found[one].live[0].price_id) == (paid[one], stripe.price_id)
+    assert await stripe.payments.subscriber(one) == found[one]
+    await stripe.payments.cancel_subscription(found[one].live[0].id, f"{one}:cancel")
+    assert one not in await every_subscriber(stripe, limit=100)
+    ended = await stripe.payments.subscriber(one)
+    assert ended is not None
+    assert ended.subscriptions == ()
+    listed, token = await stripe.payments.list_subscriptions("", 1)
+    while token:
+        page, token = await stripe.payments.list_subscriptions(token, 100)
+        listed += page
+    statuses = {each.customer_id: each.status for each in listed}
+    assert statuses[one] == "canceled"
+    assert paid.keys() <= statuses.keys()
+
+
+async def test_a_customer_is_found_by_its_address_renamed_and_deleted_for_good(stripe: Stripe) -> None:
+    _, customer_id = await customer_of(stripe)
+    address = f"{customer_id.lower().replace('_', '-')}@example.com"
+    for _ in range(2):
+        await stripe.payments.update_customer(customer_id, "acct_other", address)
+    assert await stripe.payments.customers_with_email(address) == [customer_id]
+    found = await stripe.payments.subscriber(customer_id)
+    assert found is not None
+    assert (found.customer.email, found.customer.account_id) == (address, "acct_other")
+    for _ in range(2):
+        await stripe.payments.delete_customer(customer_id)
+    assert await stripe.payments.subscriber(customer_id) is None
+    assert await stripe.payments.customers_with_email(address) == []
 
 
 async def test_a_charge_that_nobody_made_is_nobodys(stripe: Stripe) -> None:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.kit.clock import BusinessClock
 from services.quota.domain import (
     Acquire,
     AdjustAllowance,
     Command,
     Decision,
-    Outcome,
     Release,
     Renew,
     Reversal,
@@ -29,10 +24,7 @@ from services.quota.domain import (
     Use,
 )
 from services.quota.errors import GrantReversed, LeaseNotFound
-from services.quota.lane import Lane
-from services.quota.maintenance import make_days
-from services.quota.storage import Plans
-from services.quota.store import Store
+from tests.contract.quota.deciders import KINDS, Decider, deciding, one
 from tests.contract.quota.model import ModelDecider, timeless
 from tests.integration.quota import world
 from tollway.billing.v1 import entitlement_pb2
@@ -65,59 +57,10 @@ def guarded(account_id: str, *, quota: int | None = 60, slots: int | None = 5) -
 ACCOUNTS = [guarded("acct_a"), guarded("acct_b", quota=25, slots=2), guarded("acct_c", quota=None, slots=None)]
 
 
-class Decider(Protocol):
-    def decide(self, commands: Sequence[Command], time_left_s: float | None, /) -> Awaitable[list[Outcome]]: ...
-
-    async def total(self, account_id: str) -> int: ...
-
-
-@dataclass
-class LaneDecider:
-    lane: Lane
-    engine: AsyncEngine
-
-    def decide(self, commands: Sequence[Command], time_left_s: float | None, /) -> Awaitable[list[Outcome]]:
-        return self.lane.decide(commands, time_left_s)
-
-    async def total(self, account_id: str) -> int:
-        """The counter of `messages`, having found the ledger equal to it."""
-        async with self.engine.connect() as connection:
-            counter = await connection.execute(
-                text(
-                    "SELECT coalesce(sum(used), 0) FROM counter WHERE account_id = :id AND period = 'lifetime'"
-                    " AND meter = 'messages'"
-                ),
-                {"id": account_id},
-            )
-            ledger = await connection.execute(
-                text(
-                    "SELECT coalesce(sum(amount), 0) FROM idem WHERE account_id = :id AND meter = 'messages'"
-                    " AND NOT reversed"
-                ),
-                {"id": account_id},
-            )
-            used = int(counter.scalar_one())
-            assert int(ledger.scalar_one()) == used
-        return used
-
-
-@pytest.fixture(params=["model", "postgres"])
+@pytest.fixture(params=KINDS)
 async def decider(request: pytest.FixtureRequest) -> AsyncIterator[Decider]:
-    if request.param == "model":
-        yield ModelDecider(*ACCOUNTS)
-        return
-    dsn = request.getfixturevalue("database")
-    async with world.tables(dsn) as engine:
-        await world.put(engine, *ACCOUNTS)
-        lane = Lane(Store(dsn, Plans(), BusinessClock()), make_days=lambda: make_days(engine))
-        running = asyncio.create_task(lane.run())
-        yield LaneDecider(lane, engine)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def one(decider: Decider, command: Command) -> Outcome:
-    return (await decider.decide([command], 10.0))[0]
+    async with deciding(request, *ACCOUNTS) as found:
+        yield found
 
 
 def acquire(name: str, amount: int = 0, reserve: int = 0, *, account_id: str = "acct_a", key: str = "") -> Acquire:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.kit.clock import BusinessClock
-from services.quota.domain import Decision, Outcome, Unknown, Use
+from services.quota.domain import Decision, Unknown, Use
 from services.quota.errors import KeyReused, UnknownMeter
-from services.quota.lane import Lane
-from services.quota.maintenance import make_days
-from services.quota.storage import Plans
-from services.quota.store import Store
+from tests.contract.quota.deciders import KINDS, Decider, deciding, one
 from tests.contract.quota.model import ModelDecider, plain
 from tests.integration.quota import world
 
@@ -30,52 +24,10 @@ ACCOUNTS = [
 ]
 
 
-class Decider(Protocol):
-    def decide(self, uses: Sequence[Use], time_left_s: float | None) -> Awaitable[list[Outcome]]: ...
-
-    async def total(self, account_id: str) -> int: ...
-
-
-@dataclass
-class LaneDecider:
-    lane: Lane
-    engine: AsyncEngine
-
-    def decide(self, uses: Sequence[Use], time_left_s: float | None) -> Awaitable[list[Outcome]]:
-        return self.lane.decide(uses, time_left_s)
-
-    async def total(self, account_id: str) -> int:
-        """The counter, having found the ledger equal to it."""
-        async with self.engine.connect() as connection:
-            counter = await connection.execute(
-                text("SELECT coalesce(sum(used), 0) FROM counter WHERE account_id = :id AND period = 'month'"),
-                {"id": account_id},
-            )
-            ledger = await connection.execute(
-                text("SELECT coalesce(sum(amount), 0) FROM idem WHERE account_id = :id"), {"id": account_id}
-            )
-            used = int(counter.scalar_one())
-            assert int(ledger.scalar_one()) == used
-        return used
-
-
-@pytest.fixture(params=["model", "postgres"])
+@pytest.fixture(params=KINDS)
 async def decider(request: pytest.FixtureRequest) -> AsyncIterator[Decider]:
-    if request.param == "model":
-        yield ModelDecider(*ACCOUNTS)
-        return
-    dsn = request.getfixturevalue("quota_database")
-    async with world.tables(dsn) as engine:
-        await world.put(engine, *ACCOUNTS)
-        lane = Lane(Store(dsn, Plans(), BusinessClock()), make_days=lambda: make_days(engine))
-        running = asyncio.create_task(lane.run())
-        yield LaneDecider(lane, engine)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def one(decider: Decider, use: Use) -> Outcome:
-    return (await decider.decide([use], 10.0))[0]
+    async with deciding(request, *ACCOUNTS) as found:
+        yield found
 
 
 async def decided(decider: Decider, use: Use) -> Decision:

@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 
 KEY = "sk_live_9Qm3vX8dTz2LpR7wYb5NcK4hJ6gF1sA0"
+ORG = {"id": "acct_1", "slug": "adas-relay", "name": "Ada's Relay", "role": None}
+SECOND = {"id": "acct_2", "slug": "second", "name": "Second", "role": "admin"}
+SESSION = "ses_9Qm3vX8dTz2LpR7wYb5NcK4hJ6gF1sA0"
+OPEN = {"/v1/signup", "/v1/plans", "/v1/device/code", "/v1/device/token"}
 TOLLWAY = [sys.executable, "-m", "tollway.cli.main"]
 
 
@@ -34,9 +38,12 @@ class Gateway:
     canceling: bool = False
     status: str = "active"
     signed_up: int = 0
+    made: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[str, str, Any, str]] = field(default_factory=list)
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     on_status: Callable[[Gateway], None] = lambda _: None
+    polls: list[str] = field(default_factory=list)  # what a device login's polls are refused with, in order
+    sessions: set[str] = field(default_factory=set)
 
     def refuse(
         self, route: str, status: int, code: str, detail: str, headers: Mapping[str, str] = {}, **extra: Any
@@ -61,14 +68,43 @@ class Gateway:
         self.calls.append((method, path, body, authorization))
         if route in self.answers:
             return self.answers[route]
-        if path not in {"/v1/signup", "/v1/plans"} and authorization != f"Bearer {KEY}":
+        known = {f"Bearer {each}" for each in (KEY, *self.sessions)}
+        if path not in OPEN and authorization not in known:
             self.refuse("GET /unauthenticated", 401, "api_key_unknown", "No account has this API key.")
             return self.answers["GET /unauthenticated"]
-        code, value = self._value(route, body)
-        return code, {"Content-Type": "application/json"}, json.dumps(value).encode()
+        if route == "POST /v1/device/token" and self.polls:
+            refused = self.polls.pop(0)
+            self.refuse("POST /polled", 400, refused, "Not yet.", error=refused)
+            return self.answers["POST /polled"]
+        code, value = self._value(route, body, authorization)
+        return code, {"Content-Type": "application/json"}, b"" if code == 204 else json.dumps(value).encode()
 
-    def _value(self, route: str, body: Any) -> tuple[int, Any]:
+    def _value(self, route: str, body: Any, authorization: str) -> tuple[int, Any]:
+        by_session = authorization.startswith("Bearer ses_")
         match route:
+            case "POST /v1/device/code":
+                page = f"{self.url}/dash/device"
+                codes = {"device_code": "dvc_1", "user_code": "WDJB-MJHT", "interval": 0, "expires_in": 600}
+                return 200, {**codes, "verification_uri": page, "verification_uri_complete": f"{page}?code=WDJB-MJHT"}
+            case "POST /v1/device/token":
+                self.sessions.add(SESSION)
+                account = {"id": "acct_1", "slug": "adas-relay", "name": "Ada's Relay", "email": "ada@example.com"}
+                granted = {"access_token": SESSION, "token_type": "Bearer", "expires_in": 2_592_000}
+                return 200, {**granted, "email": "ada@example.com", "account": account}
+            case "GET /v1/session":
+                times = {"created_at": "2026-04-01T00:00:00Z", "expires_at": "2026-05-01T00:00:00Z"}
+                return 200, {"user_id": "usr_1", "email": "ada@example.com", **times}
+            case "DELETE /v1/session":
+                self.sessions.clear()
+                return 204, None
+            case "POST /v1/orgs":
+                self.made = {"id": "acct_3", "slug": "third", "name": body["name"], "role": "owner"}
+                return 201, self.made
+            case "GET /v1/orgs" if by_session:
+                return 200, {"orgs": [ORG | {"role": "owner"}, SECOND, *([self.made] if self.made else [])]}
+            case "GET /v1/orgs/second/billing":
+                end = {"current_period_end": None, "cancel_at_period_end": False}
+                return 200, {"plan": "second-plan", "status": "active", **end}
             case "POST /v1/signup":
                 self.signed_up += 1
                 account = {"id": "acct_1", "slug": "adas-relay", "name": body["name"], "email": body["email"]}
@@ -76,7 +112,9 @@ class Gateway:
             case "POST /v1/auth/token":
                 token = jwt({"sub": "acct_1", "tier": self.plan})
                 return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
-            case "GET /v1/billing":
+            case "GET /v1/orgs":
+                return 200, {"orgs": [ORG]}
+            case "GET /v1/orgs/adas-relay/billing":
                 self.on_status(self)
                 return 200, {
                     "plan": self.plan,
@@ -84,11 +122,11 @@ class Gateway:
                     "current_period_end": None if self.plan == "free" else "2026-04-01T00:00:00Z",
                     "cancel_at_period_end": self.canceling,
                 }
-            case "POST /v1/billing/checkout":
-                return 200, {"checkout_url": "https://checkout.example/c/pay/cs_test_1"}
-            case "POST /v1/billing/portal":
-                return 200, {"portal_url": "https://billing.example/p/session/1"}
-            case "GET /v1/usage":
+            case "POST /v1/orgs/adas-relay/billing/checkout":
+                return 200, {"url": "https://checkout.example/c/pay/cs_test_1", "sessionId": "cs_test_1"}
+            case "POST /v1/orgs/adas-relay/billing/portal":
+                return 200, {"url": "https://billing.example/p/session/1"}
+            case "GET /v1/orgs/adas-relay/usage":
                 meter = {"meter": "messages", "used": 1234, "limit": 100000, "remaining": 98766}
                 return 200, {
                     "tier": self.plan,

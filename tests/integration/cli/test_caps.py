@@ -31,7 +31,7 @@ def guarded(gateway: Gateway) -> Gateway:
     slots = limit("downloads_at_once", "concurrency", 25, 25)
     answer(
         gateway,
-        "GET /v1/usage",
+        "GET /v1/orgs/adas-relay/usage",
         {
             "tier": "paid",
             "meters": [

@@ -29,7 +29,7 @@ def test_not_logged_in_is_3_and_says_how_to(cli: Cli, gateway: Gateway) -> None:
 def test_a_refusal_is_4_with_the_servers_words(
     logged_in: Cli, gateway: Gateway, status: int, code: str, detail: str, step: str
 ) -> None:
-    gateway.refuse("POST /v1/billing/checkout", status, code, detail)
+    gateway.refuse("POST /v1/orgs/adas-relay/billing/checkout", status, code, detail)
     done = logged_in("billing", "upgrade", "platinum", code=4)
     assert detail in done.stderr
     assert step in done.stderr
@@ -55,9 +55,9 @@ def test_a_server_that_cannot_be_reached_is_5(cli: Cli) -> None:
 
 
 def test_a_server_that_is_not_ready_is_5_and_a_broken_one_is_1(logged_in: Cli, gateway: Gateway) -> None:
-    gateway.refuse("GET /v1/usage", 503, "unavailable", "Quota does not answer.", {"Retry-After": "1"})
+    gateway.refuse("GET /v1/orgs/adas-relay/usage", 503, "unavailable", "Quota does not answer.", {"Retry-After": "1"})
     assert "try again in 1 s" in logged_in("usage", code=5).stderr
-    gateway.refuse("GET /v1/usage", 500, "internal", "Something went wrong.")
+    gateway.refuse("GET /v1/orgs/adas-relay/usage", 500, "internal", "Something went wrong.")
     assert "req_1" in logged_in("usage", code=1).stderr
 
 
@@ -70,14 +70,14 @@ def test_something_that_is_no_gateway_is_said_to_be_none(cli: Cli, gateway: Gate
 
 
 def test_text_from_the_server_cannot_steer_the_terminal(logged_in: Cli, gateway: Gateway) -> None:
-    gateway.refuse("GET /v1/usage", 409, "odd", "\x1b]0;owned\x07\x1b[2Jhello")
+    gateway.refuse("GET /v1/orgs/adas-relay/usage", 409, "odd", "\x1b]0;owned\x07\x1b[2Jhello")
     done = logged_in("usage", code=4)
     assert "hello" in done.stderr
     assert "\x1b" not in done.stderr
 
 
 def test_errors_are_json_too_when_asked(logged_in: Cli, gateway: Gateway) -> None:
-    gateway.refuse("GET /v1/usage", 409, "odd", "No.")
+    gateway.refuse("GET /v1/orgs/adas-relay/usage", 409, "odd", "No.")
     done = logged_in("usage", "--json", code=4)
     assert done.stdout == ""
     assert json.loads(done.stderr)["error"]["code"] == "odd"
@@ -87,11 +87,13 @@ def test_errors_are_json_too_when_asked(logged_in: Cli, gateway: Gateway) -> Non
     "command",
     [
         ["nonsense"],
-        ["billing", "upgrade"],
+        ["billing", "preview"],
         ["billing", "upgrade", "pro", "--timeout", "soon"],
         ["plans", "--api-url", "ftp://x"],
         ["signup"],
-        ["login"],
+        ["login", "--api-key", ""],
+        ["orgs"],
+        ["billing", "--org", "No/Slug"],
         ["events", "tail", "--type", "Nonsense"],
         ["events", "tail", "--nats-url", "http://127.0.0.1"],
         ["events", "tail", "--account", "a.>"],

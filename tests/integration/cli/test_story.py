@@ -15,6 +15,8 @@ import pytest
 
 from tests.integration.cli.conftest import KEY, TOLLWAY, Cli, Gateway
 
+_SESSION = ("session_expires_at",)
+
 
 def test_sign_up_prints_the_key_once_and_stores_it_for_its_owner_only(cli: Cli, gateway: Gateway) -> None:
     done = cli("signup", "ada@example.com", "--name", "Ada's Relay", "--api-url", gateway.url)
@@ -38,7 +40,7 @@ def test_billing_prints_what_the_documentation_shows(logged_in: Cli, gateway: Ga
 
 def test_upgrade_prints_the_page_waits_for_the_payment_and_shows_the_plan(logged_in: Cli, gateway: Gateway) -> None:
     def pay_at_third_look(state: Gateway) -> None:
-        if len([c for c in state.calls if c[:2] == ("GET", "/v1/billing")]) == 3:
+        if len([c for c in state.calls if c[:2] == ("GET", "/v1/orgs/adas-relay/billing")]) == 3:
             state.plan = "pro"
 
     gateway.on_status = pay_at_third_look
@@ -47,14 +49,14 @@ def test_upgrade_prints_the_page_waits_for_the_payment_and_shows_the_plan(logged
         "To pay, open:\n  https://checkout.example/c/pay/cs_test_1\n"
         "Plan: pro\nStatus: active\nRenews: 2026-04-01T00:00:00Z\n"
     )
-    assert gateway.calls[0] == ("POST", "/v1/billing/checkout", {"tier": "pro"}, f"Bearer {KEY}")
+    assert gateway.calls[0] == ("POST", "/v1/orgs/adas-relay/billing/checkout", {"tier": "pro"}, f"Bearer {KEY}")
     assert len(gateway.calls) == 4
 
 
 def test_upgrade_without_waiting_only_gives_the_page(logged_in: Cli, gateway: Gateway) -> None:
     done = logged_in("billing", "upgrade", "pro", "--no-wait", "--no-browser")
     assert done.stdout == "To pay, open:\n  https://checkout.example/c/pay/cs_test_1\n"
-    assert [c[1] for c in gateway.calls] == ["/v1/billing/checkout"]
+    assert [c[1] for c in gateway.calls] == ["/v1/orgs/adas-relay/billing/checkout"]
 
 
 def test_a_payment_that_does_not_come_says_how_to_check_later(logged_in: Cli) -> None:
@@ -80,7 +82,7 @@ def test_ctrl_c_while_waiting_says_how_to_check_later(logged_in: Cli, gateway: G
 
 
 def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait(logged_in: Cli, gateway: Gateway) -> None:
-    gateway.refuse("GET /v1/billing", 503, "unavailable", "Try again in a moment.")
+    gateway.refuse("GET /v1/orgs/adas-relay/billing", 503, "unavailable", "Try again in a moment.")
 
     calls = gateway.calls
 
@@ -116,7 +118,10 @@ def test_the_browser_opens_the_page_unless_told_not_to(logged_in: Cli, tmp_path:
         (["usage"], {"tier", "meters"}),
         (["plans"], {"product", "plans"}),
         (["token"], {"access_token", "token_type", "expires_in"}),
-        (["whoami"], {"account_id", "name", "slug", "email", "plan", "api_key", "api_url", "key_from"}),
+        (
+            ["whoami"],
+            {"account_id", "name", "slug", "role", "email", "plan", "api_key", "api_url", "key_from", *_SESSION},
+        ),
         (["logout"], {"account_id", "api_url"}),
     ],
 )
@@ -157,7 +162,7 @@ def test_login_checks_the_key_and_logout_forgets_it(cli: Cli, gateway: Gateway) 
     assert "No account has this API key." in refused.stderr
     assert not cli.config.exists()
     cli("login", "--api-key", "-", "--api-url", gateway.url, stdin=f"{KEY}\n")
-    assert "Account: acct_1" in cli("whoami").stdout
+    assert "Id: acct_1" in cli("whoami").stdout
     cli("logout")
     assert KEY not in cli.config.read_text()
     assert "not logged in" in cli("billing", code=3).stderr

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.database import UnitOfWork, is_transient
 from services.kit.inbox import Consumer
-from services.kit.outbox import Relay, republish
+from services.kit.outbox import Relay
 from services.kit.stream import NAME, Stream
 from tests.crash.harness import Nats, eventually
 from tests.integration.kit.conftest import Start, accounts, announce, note, noted, outbox, unpublished
@@ -23,6 +23,18 @@ from tollway.billing.v1.events_pb2 import TierChanged
 
 async def messages_on(stream: Stream) -> int:
     return (await (await stream.jetstream()).stream_info(NAME)).state.messages
+
+
+async def republish(engine: AsyncEngine, since: datetime | None) -> int:
+    """All pages."""
+    total, token = 0, ""
+    while True:
+        async with UnitOfWork(engine) as uow:
+            done = await uow.outbox.republish(since, token)
+            await uow.commit()
+        total, token = total + done.count, done.next_token
+        if not token:
+            return total
 
 
 async def test_an_event_of_a_transaction_that_failed_does_not_exist(engine: AsyncEngine, stream: Stream) -> None:
@@ -98,6 +110,7 @@ async def test_publishing_again_within_the_window_adds_no_message(engine: AsyncE
     relay = Relay(engine, stream)
     await relay.publish_batch()
     assert await republish(engine, datetime.now(UTC) - timedelta(minutes=1)) == 10
+    assert await republish(engine, datetime.now(UTC) + timedelta(minutes=1)) == 0
     assert await relay.publish_batch() == 10
     assert await messages_on(stream) == 10
 

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from local import ports
-from services.kit import errors, rpc
+from services.kit import correlation, errors, rpc, telemetry
 from services.kit.config import Settings
 from services.kit.rpc import Link, Server
 from tests.crash.harness import eventually
@@ -147,10 +147,72 @@ async def test_a_handlers_own_timeout_is_not_blamed_on_the_caller() -> None:
 
 async def test_five_megabytes_are_refused_and_three_are_not() -> None:
     async with serving(echo, LOCAL, LOCAL) as link:
-        with pytest.raises(errors.ResourceExhausted):
+        with pytest.raises(errors.ResourceExhausted) as caught:
             await link.call(method(link), StringValue(value="x" * 5_000_000))
+        assert caught.value.error_reason == "MESSAGE_TOO_LARGE"
         answer = await link.call(method(link), StringValue(value="x" * 3_000_000))
         assert len(answer.value) == 3_000_000
+
+
+async def test_what_is_larger_than_memory_should_bear_never_reaches_us() -> None:
+    async with serving(echo, LOCAL, LOCAL) as link:
+        with pytest.raises(errors.ResourceExhausted):
+            await link.call(method(link), StringValue(value="x" * 20_000_000))
+
+
+@pytest.mark.parametrize("sent", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"], ids=["tag", "cut", "no-utf8"])
+async def test_bytes_that_are_no_message_are_refused_without_a_word_of_python(sent: bytes) -> None:
+    async with serving(echo, LOCAL, LOCAL) as link:
+        raw: Any = link.channel.unary_unary(f"/{SERVICE}/Call")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await raw(sent)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "The bytes are no message of this method."
+    assert rpc.from_rpc_error(caught.value).error_reason == "MALFORMED_MESSAGE"
+
+
+async def test_a_requests_id_goes_through_every_service_into_its_log() -> None:
+    seen: list[str] = []
+
+    async def last(request: StringValue, _: Any) -> StringValue:
+        seen.append(logged())
+        return request
+
+    async with serving(last, LOCAL, LOCAL) as second:
+
+        async def first(request: StringValue, _: Any) -> StringValue:
+            seen.append(logged())
+            return await second.call(method(second), request)
+
+        async with serving(first, LOCAL, LOCAL) as link:
+
+            async def ask(ident: str) -> None:
+                correlation.request_id.set(ident)
+                await link.call(method(link), StringValue())
+
+            await asyncio.gather(*(ask(f"req_{number}") for number in range(5)))
+            await link.call(method(link), StringValue())
+    assert sorted(seen) == sorted([f"req_{number}" for number in range(5)] * 2 + ["", ""])
+
+
+@pytest.mark.parametrize("ident", ["x" * 129, "", b"\xff\x00"])
+async def test_an_id_that_is_none_is_left_out(ident: str | bytes) -> None:
+    seen: list[str] = []
+
+    async def handle(request: StringValue, _: Any) -> StringValue:
+        seen.append(correlation.request_id.get())
+        return request
+
+    async with serving(handle, LOCAL, LOCAL) as link:
+        named = "x-request-id-bin" if isinstance(ident, bytes) else "x-request-id"
+        await method(link)(StringValue(), metadata=((named, ident),))
+    assert seen == [""]
+
+
+def logged() -> str:
+    """The request's id as a line in the log of this task has it."""
+    event = telemetry.named("probe")(None, "info", {"event": "x"})
+    return str(event.get("request_id", ""))
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "t0ken "])

@@ -344,6 +344,14 @@ def stamp(text: str) -> Timestamp:
     return time_stamp
 
 
+BRAND = Brand(
+    name="Skytale",
+    support_contact="mailto:support@skytale.example",
+    color="#4f46e5",
+    billing_url="https://skytale.example/billing",
+)
+
+
 def invoice(number: int = 1, **changes: Any) -> Invoice:
     facts: dict[str, Any] = {
         "id": f"in_{number}",
@@ -356,12 +364,7 @@ def invoice(number: int = 1, **changes: Any) -> Invoice:
         "invoice_pdf_url": f"https://invoice.example/i/{number}/pdf",
         "customer_email": "ada@example.com",
         "account_name": "Ada & Sons",
-        "brand": Brand(
-            name="Skytale",
-            support_contact="mailto:support@skytale.example",
-            color="#4f46e5",
-            billing_url="https://skytale.example/billing",
-        ),
+        "brand": BRAND,
     }
     return Invoice(**(facts | changes))
 

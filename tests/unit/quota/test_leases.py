@@ -46,8 +46,9 @@ def acquire(
     lasts: timedelta | None = None,
     key: str = "",
     key_id: str = "",
+    subject: str = "",
 ) -> Acquire:
-    return Acquire("acct_a", meter, amount, reserve, name, lasts, key, key_id)
+    return Acquire("acct_a", meter, amount, reserve, name, lasts, key, key_id, subject)
 
 
 def granted(outcome: Outcome) -> Lease:
@@ -250,6 +251,7 @@ def test_a_repeat_of_the_key_gets_the_first_answer_though_the_lease_ended() -> N
 def test_a_key_that_comes_back_for_something_else_is_a_conflict() -> None:
     world = World(plan(limit(most=100)))
     granted(world.do(acquire("a", 1, 2, key="k")))
+    granted(world.do(acquire("s", 1, 2, key="subject", subject="base.bin")))
     assert isinstance(world.do(Use("acct_a", "calls", 1, "used")), Decision)
     for other in (
         acquire("b", 2, 2, key="k"),
@@ -257,8 +259,14 @@ def test_a_key_that_comes_back_for_something_else_is_a_conflict() -> None:
         acquire("b", 1, 2, key="k", meter="calls"),
         Use("acct_a", "messages", 1, "k"),
         acquire("b", 1, 0, key="used", meter="calls"),
+        acquire("b", 1, 2, key="k", subject="base.bin"),
+        acquire("b", 1, 2, key="subject"),
+        acquire("b", 1, 2, key="subject", subject="other.bin"),
     ):
         assert isinstance(world.do(other), KeyReused)
+    again = world.do(acquire("b", 1, 2, key="subject", subject="base.bin"))
+    assert isinstance(again, Decision)
+    assert again.replayed
 
 
 def test_rates_count_the_amount_and_not_the_reserve() -> None:

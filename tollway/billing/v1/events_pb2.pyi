@@ -492,6 +492,7 @@ class TrialEnding(_message.Message):
     CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     BRAND_FIELD_NUMBER: _builtins.int
+    TIER_NAME_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     subscription_id: _builtins.str
     tier: _builtins.str
@@ -507,6 +508,8 @@ class TrialEnding(_message.Message):
     customer_email: _builtins.str
     account_name: _builtins.str
     """As typed: escape it."""
+    tier_name: _builtins.str
+    """The tier's name for people: `Developer`."""
     @_builtins.property
     def trial_end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -525,10 +528,11 @@ class TrialEnding(_message.Message):
         customer_email: _builtins.str = ...,
         account_name: _builtins.str = ...,
         brand: Global___Brand | None = ...,
+        tier_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due", "amount_due", b"amount_due", "brand", b"brand", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due", "account_id", b"account_id", "account_name", b"account_name", "amount_due", b"amount_due", "brand", b"brand", "contact_email", b"contact_email", "currency", b"currency", "customer_email", b"customer_email", "ends_subscription", b"ends_subscription", "subscription_id", b"subscription_id", "tier", b"tier", "trial_end_time", b"trial_end_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due", "account_id", b"account_id", "account_name", b"account_name", "amount_due", b"amount_due", "brand", b"brand", "contact_email", b"contact_email", "currency", b"currency", "customer_email", b"customer_email", "ends_subscription", b"ends_subscription", "subscription_id", b"subscription_id", "tier", b"tier", "tier_name", b"tier_name", "trial_end_time", b"trial_end_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__amount_due: _TypeAlias = _typing.Literal["amount_due"]  # noqa: Y015
     _WhichOneofArgType__amount_due: _TypeAlias = _typing.Literal["_amount_due", b"_amount_due"]  # noqa: Y015
@@ -555,6 +559,7 @@ class SubscriptionCanceled(_message.Message):
     CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     BRAND_FIELD_NUMBER: _builtins.int
+    TIER_NAME_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     subscription_id: _builtins.str
     phase: Global___CancellationPhase.ValueType
@@ -569,6 +574,8 @@ class SubscriptionCanceled(_message.Message):
     customer_email: _builtins.str
     account_name: _builtins.str
     """As typed: escape it."""
+    tier_name: _builtins.str
+    """The tier's name for people: `Developer`."""
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it will end, or when it did."""
@@ -589,10 +596,11 @@ class SubscriptionCanceled(_message.Message):
         customer_email: _builtins.str = ...,
         account_name: _builtins.str = ...,
         brand: Global___Brand | None = ...,
+        tier_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_name", b"account_name", "brand", b"brand", "contact_email", b"contact_email", "customer_email", b"customer_email", "end_time", b"end_time", "next_tier", b"next_tier", "phase", b"phase", "reason", b"reason", "subscription_id", b"subscription_id", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_name", b"account_name", "brand", b"brand", "contact_email", b"contact_email", "customer_email", b"customer_email", "end_time", b"end_time", "next_tier", b"next_tier", "phase", b"phase", "reason", b"reason", "subscription_id", b"subscription_id", "tier", b"tier", "tier_name", b"tier_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

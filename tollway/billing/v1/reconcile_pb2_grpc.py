@@ -55,6 +55,11 @@ class ReconcileServiceStub:
                 request_serializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ReplayStripeEventRequest.SerializeToString,
                 response_deserializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ReplayStripeEventResponse.FromString,
                 _registered_method=True)
+        self.ListLateUsage = channel.unary_unary(
+                '/tollway.billing.v1.ReconcileService/ListLateUsage',
+                request_serializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ListLateUsageRequest.SerializeToString,
+                response_deserializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ListLateUsageResponse.FromString,
+                _registered_method=True)
 
 
 class ReconcileServiceServicer:
@@ -92,6 +97,14 @@ class ReconcileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLateUsage(self, request, context):
+        """Periods of which some use reached Stripe's meter after their invoice was final: it is on the next one. The newest
+        period first, at most 1000. Fails with NOT_FOUND, reason ACCOUNT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReconcileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -114,6 +127,11 @@ def add_ReconcileServiceServicer_to_server(servicer, server):
                     servicer.ReplayStripeEvent,
                     request_deserializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ReplayStripeEventRequest.FromString,
                     response_serializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ReplayStripeEventResponse.SerializeToString,
+            ),
+            'ListLateUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLateUsage,
+                    request_deserializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ListLateUsageRequest.FromString,
+                    response_serializer=tollway_dot_billing_dot_v1_dot_reconcile__pb2.ListLateUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +243,33 @@ class ReconcileService:
             '/tollway.billing.v1.ReconcileService/ReplayStripeEvent',
             tollway_dot_billing_dot_v1_dot_reconcile__pb2.ReplayStripeEventRequest.SerializeToString,
             tollway_dot_billing_dot_v1_dot_reconcile__pb2.ReplayStripeEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLateUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollway.billing.v1.ReconcileService/ListLateUsage',
+            tollway_dot_billing_dot_v1_dot_reconcile__pb2.ListLateUsageRequest.SerializeToString,
+            tollway_dot_billing_dot_v1_dot_reconcile__pb2.ListLateUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

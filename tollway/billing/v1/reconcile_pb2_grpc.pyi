@@ -28,6 +28,10 @@ class ReconcileServiceStub:
     """One of them with what Stripe sent. Fails with NOT_FOUND, reason EVENT_NOT_FOUND."""
     ReplayStripeEvent: _aio.UnaryUnaryMultiCallable[_reconcile_pb2.ReplayStripeEventRequest, _reconcile_pb2.ReplayStripeEventResponse]
     """Has its account read from Stripe again, as if it had just arrived. Fails with NOT_FOUND as above."""
+    ListLateUsage: _aio.UnaryUnaryMultiCallable[_reconcile_pb2.ListLateUsageRequest, _reconcile_pb2.ListLateUsageResponse]
+    """Periods of which some use reached Stripe's meter after their invoice was final: it is on the next one. The newest
+    period first, at most 1000. Fails with NOT_FOUND, reason ACCOUNT_NOT_FOUND.
+    """
 
 class ReconcileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Whether what tollway holds is what Stripe has, and what became of the events that Stripe sent. For operators."""
@@ -67,5 +71,15 @@ class ReconcileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_reconcile_pb2.ReplayStripeEventRequest, _abc.Awaitable[_reconcile_pb2.ReplayStripeEventResponse]],
     ) -> _abc.Awaitable[_reconcile_pb2.ReplayStripeEventResponse]:
         """Has its account read from Stripe again, as if it had just arrived. Fails with NOT_FOUND as above."""
+
+    @_abc_1.abstractmethod
+    def ListLateUsage(
+        self,
+        request: _reconcile_pb2.ListLateUsageRequest,
+        context: _aio.ServicerContext[_reconcile_pb2.ListLateUsageRequest, _abc.Awaitable[_reconcile_pb2.ListLateUsageResponse]],
+    ) -> _abc.Awaitable[_reconcile_pb2.ListLateUsageResponse]:
+        """Periods of which some use reached Stripe's meter after their invoice was final: it is on the next one. The newest
+        period first, at most 1000. Fails with NOT_FOUND, reason ACCOUNT_NOT_FOUND.
+        """
 
 def add_ReconcileServiceServicer_to_server(servicer: ReconcileServiceServicer, server: _aio.Server) -> None: ...

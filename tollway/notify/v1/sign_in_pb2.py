@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollway/notify/v1/sign_in.proto\x12\x11tollway.notify.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"C\n\x0bSignInBrand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63olor\x18\x02 \x01(\t\x12\x17\n\x0fsupport_contact\x18\x03 \x01(\t\"\x97\x01\n\x15SendSignInLinkRequest\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05\x62rand\x18\x04 \x01(\x0b\x32\x1e.tollway.notify.v1.SignInBrand\"\x18\n\x16SendSignInLinkResponse2z\n\x11SignInMailService\x12\x65\n\x0eSendSignInLink\x12(.tollway.notify.v1.SendSignInLinkRequest\x1a).tollway.notify.v1.SendSignInLinkResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollway/notify/v1/sign_in.proto\x12\x11tollway.notify.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x0bSignInBrand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63olor\x18\x02 \x01(\t\x12\x17\n\x0fsupport_contact\x18\x03 \x01(\t\x12\x0e\n\x06sender\x18\x04 \x01(\t\"\x97\x01\n\x15SendSignInLinkRequest\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05\x62rand\x18\x04 \x01(\x0b\x32\x1e.tollway.notify.v1.SignInBrand\"\x18\n\x16SendSignInLinkResponse2z\n\x11SignInMailService\x12\x65\n\x0eSendSignInLink\x12(.tollway.notify.v1.SendSignInLinkRequest\x1a).tollway.notify.v1.SendSignInLinkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.notify.v1.sign_in_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SIGNINBRAND']._serialized_start=87
-  _globals['_SIGNINBRAND']._serialized_end=154
-  _globals['_SENDSIGNINLINKREQUEST']._serialized_start=157
-  _globals['_SENDSIGNINLINKREQUEST']._serialized_end=308
-  _globals['_SENDSIGNINLINKRESPONSE']._serialized_start=310
-  _globals['_SENDSIGNINLINKRESPONSE']._serialized_end=334
-  _globals['_SIGNINMAILSERVICE']._serialized_start=336
-  _globals['_SIGNINMAILSERVICE']._serialized_end=458
+  _globals['_SIGNINBRAND']._serialized_end=170
+  _globals['_SENDSIGNINLINKREQUEST']._serialized_start=173
+  _globals['_SENDSIGNINLINKREQUEST']._serialized_end=324
+  _globals['_SENDSIGNINLINKRESPONSE']._serialized_start=326
+  _globals['_SENDSIGNINLINKRESPONSE']._serialized_end=350
+  _globals['_SIGNINMAILSERVICE']._serialized_start=352
+  _globals['_SIGNINMAILSERVICE']._serialized_end=474
 # @@protoc_insertion_point(module_scope)

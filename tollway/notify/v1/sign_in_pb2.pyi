@@ -26,21 +26,25 @@ class SignInBrand(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     COLOR_FIELD_NUMBER: _builtins.int
     SUPPORT_CONTACT_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     color: _builtins.str
     """`#rrggbb`."""
     support_contact: _builtins.str
     """`mailto:…` or an https address."""
+    sender: _builtins.str
+    """The address that mails come from. Empty: as notify's settings say."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         color: _builtins.str = ...,
         support_contact: _builtins.str = ...,
+        sender: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["color", b"color", "name", b"name", "support_contact", b"support_contact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["color", b"color", "name", b"name", "sender", b"sender", "support_contact", b"support_contact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tollway.quota.v1 import quota_pb2 as tollway_dot_quota_dot_v1_dot_quota__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctollway/quota/v1/lease.proto\x12\x10tollway.quota.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ctollway/quota/v1/quota.proto\"\xa5\x01\n\x0e\x41\x63quireRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x0f\n\x07reserve\x18\x04 \x01(\x03\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06key_id\x18\x07 \x01(\t\"?\n\x0f\x41\x63quireResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.tollway.quota.v1.Decision\"a\n\x0cRenewRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\rRenewResponse\x12&\n\x05lease\x18\x01 \x01(\x0b\x32\x17.tollway.quota.v1.Lease\"E\n\rSettleRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\">\n\x0eSettleResponse\x12,\n\x06limits\x18\x01 \x03(\x0b\x32\x1c.tollway.quota.v1.LimitState\"6\n\x0eReleaseRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"\x11\n\x0fReleaseResponse\"]\n\x11ListLeasesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"V\n\x12ListLeasesResponse\x12\'\n\x06leases\x18\x01 \x03(\x0b\x32\x17.tollway.quota.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9e\x03\n\x0cLeaseService\x12N\n\x07\x41\x63quire\x12 .tollway.quota.v1.AcquireRequest\x1a!.tollway.quota.v1.AcquireResponse\x12H\n\x05Renew\x12\x1e.tollway.quota.v1.RenewRequest\x1a\x1f.tollway.quota.v1.RenewResponse\x12K\n\x06Settle\x12\x1f.tollway.quota.v1.SettleRequest\x1a .tollway.quota.v1.SettleResponse\x12N\n\x07Release\x12 .tollway.quota.v1.ReleaseRequest\x1a!.tollway.quota.v1.ReleaseResponse\x12W\n\nListLeases\x12#.tollway.quota.v1.ListLeasesRequest\x1a$.tollway.quota.v1.ListLeasesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctollway/quota/v1/lease.proto\x12\x10tollway.quota.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ctollway/quota/v1/quota.proto\"\xb6\x01\n\x0e\x41\x63quireRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x0f\n\x07reserve\x18\x04 \x01(\x03\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x0f\n\x07subject\x18\x08 \x01(\t\"?\n\x0f\x41\x63quireResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.tollway.quota.v1.Decision\"a\n\x0cRenewRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\rRenewResponse\x12&\n\x05lease\x18\x01 \x01(\x0b\x32\x17.tollway.quota.v1.Lease\"E\n\rSettleRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\">\n\x0eSettleResponse\x12,\n\x06limits\x18\x01 \x03(\x0b\x32\x1c.tollway.quota.v1.LimitState\"6\n\x0eReleaseRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"\x11\n\x0fReleaseResponse\"]\n\x11ListLeasesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"V\n\x12ListLeasesResponse\x12\'\n\x06leases\x18\x01 \x03(\x0b\x32\x17.tollway.quota.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9e\x03\n\x0cLeaseService\x12N\n\x07\x41\x63quire\x12 .tollway.quota.v1.AcquireRequest\x1a!.tollway.quota.v1.AcquireResponse\x12H\n\x05Renew\x12\x1e.tollway.quota.v1.RenewRequest\x1a\x1f.tollway.quota.v1.RenewResponse\x12K\n\x06Settle\x12\x1f.tollway.quota.v1.SettleRequest\x1a .tollway.quota.v1.SettleResponse\x12N\n\x07Release\x12 .tollway.quota.v1.ReleaseRequest\x1a!.tollway.quota.v1.ReleaseResponse\x12W\n\nListLeases\x12#.tollway.quota.v1.ListLeasesRequest\x1a$.tollway.quota.v1.ListLeasesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.quota.v1.lease_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACQUIREREQUEST']._serialized_start=113
-  _globals['_ACQUIREREQUEST']._serialized_end=278
-  _globals['_ACQUIRERESPONSE']._serialized_start=280
-  _globals['_ACQUIRERESPONSE']._serialized_end=343
-  _globals['_RENEWREQUEST']._serialized_start=345
-  _globals['_RENEWREQUEST']._serialized_end=442
-  _globals['_RENEWRESPONSE']._serialized_start=444
-  _globals['_RENEWRESPONSE']._serialized_end=499
-  _globals['_SETTLEREQUEST']._serialized_start=501
-  _globals['_SETTLEREQUEST']._serialized_end=570
-  _globals['_SETTLERESPONSE']._serialized_start=572
-  _globals['_SETTLERESPONSE']._serialized_end=634
-  _globals['_RELEASEREQUEST']._serialized_start=636
-  _globals['_RELEASEREQUEST']._serialized_end=690
-  _globals['_RELEASERESPONSE']._serialized_start=692
-  _globals['_RELEASERESPONSE']._serialized_end=709
-  _globals['_LISTLEASESREQUEST']._serialized_start=711
-  _globals['_LISTLEASESREQUEST']._serialized_end=804
-  _globals['_LISTLEASESRESPONSE']._serialized_start=806
-  _globals['_LISTLEASESRESPONSE']._serialized_end=892
-  _globals['_LEASESERVICE']._serialized_start=895
-  _globals['_LEASESERVICE']._serialized_end=1309
+  _globals['_ACQUIREREQUEST']._serialized_end=295
+  _globals['_ACQUIRERESPONSE']._serialized_start=297
+  _globals['_ACQUIRERESPONSE']._serialized_end=360
+  _globals['_RENEWREQUEST']._serialized_start=362
+  _globals['_RENEWREQUEST']._serialized_end=459
+  _globals['_RENEWRESPONSE']._serialized_start=461
+  _globals['_RENEWRESPONSE']._serialized_end=516
+  _globals['_SETTLEREQUEST']._serialized_start=518
+  _globals['_SETTLEREQUEST']._serialized_end=587
+  _globals['_SETTLERESPONSE']._serialized_start=589
+  _globals['_SETTLERESPONSE']._serialized_end=651
+  _globals['_RELEASEREQUEST']._serialized_start=653
+  _globals['_RELEASEREQUEST']._serialized_end=707
+  _globals['_RELEASERESPONSE']._serialized_start=709
+  _globals['_RELEASERESPONSE']._serialized_end=726
+  _globals['_LISTLEASESREQUEST']._serialized_start=728
+  _globals['_LISTLEASESREQUEST']._serialized_end=821
+  _globals['_LISTLEASESRESPONSE']._serialized_start=823
+  _globals['_LISTLEASESRESPONSE']._serialized_end=909
+  _globals['_LEASESERVICE']._serialized_start=912
+  _globals['_LEASESERVICE']._serialized_end=1326
 # @@protoc_insertion_point(module_scope)

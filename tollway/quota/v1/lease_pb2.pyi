@@ -31,6 +31,7 @@ class AcquireRequest(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     meter: _builtins.str
     """A meter of the account's catalog."""
@@ -42,6 +43,10 @@ class AcquireRequest(_message.Message):
     """Optional, at most 255 characters, unique per use within the account."""
     key_id: _builtins.str
     """The API key that the use came with, for limits per key."""
+    subject: _builtins.str
+    """Optional, at most 255 characters: what it is for, in the caller's words. Nothing is decided by it, but a
+    `request_id` that comes back with another one is a conflict, IDEMPOTENCY_KEY_REUSED.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """At least 1 s, at most 24 h. Unset: the catalog's lease time of the meter's concurrency, else 10 minutes."""
@@ -56,10 +61,11 @@ class AcquireRequest(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "duration", b"duration", "key_id", b"key_id", "meter", b"meter", "request_id", b"request_id", "reserve", b"reserve"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "duration", b"duration", "key_id", b"key_id", "meter", b"meter", "request_id", b"request_id", "reserve", b"reserve", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctollway/quota/v1/quota.proto\x12\x10tollway.quota.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x0e\x43onsumeRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x0e\n\x06key_id\x18\x06 \x01(\t\"?\n\x0f\x43onsumeResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.tollway.quota.v1.Decision\"\xc0\x02\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x15\n\rbinding_limit\x18\x02 \x01(\t\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x19.tollway.quota.v1.Refusal\x12,\n\x06limits\x18\x04 \x03(\x0b\x32\x1c.tollway.quota.v1.LimitState\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12\x0c\n\x04tier\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12\x15\n\roverage_units\x18\t \x01(\x03\x12\x12\n\nunverified\x18\n \x01(\x08\x12&\n\x05lease\x18\x0b \x01(\x0b\x32\x17.tollway.quota.v1.Lease\"\xbb\x01\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\r\n\x05meter\x18\x03 \x01(\t\x12\x10\n\x08reserved\x18\x04 \x01(\x03\x12\x30\n\x0c\x61\x63quire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x07 \x01(\t\"\x85\x02\n\nLimitState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\x12\n\x05limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tremaining\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x04kind\x18\x07 \x01(\x0e\x32\x1b.tollway.quota.v1.LimitKind\x12\x11\n\tauto_stop\x18\x08 \x01(\x08\x42\x08\n\x06_limitB\x0c\n\n_remaining\"l\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x13\n\x0b\x62illing_url\x18\x04 \x01(\t\x12\x17\n\x0fsupport_contact\x18\x05 \x01(\t\"I\n\x13\x43onsumeBatchRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .tollway.quota.v1.ConsumeRequest\"H\n\x14\x43onsumeBatchResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.tollway.quota.v1.ConsumeResult\"z\n\rConsumeResult\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.tollway.quota.v1.DecisionH\x00\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1e.tollway.quota.v1.ConsumeErrorH\x00\x42\x08\n\x06result\"L\n\x0c\x43onsumeError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\"8\n\x0eReverseRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x0fReverseResponse\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"5\n\x0fGetUsageRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\xa9\x01\n\x10GetUsageResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12,\n\x06meters\x18\x04 \x03(\x0b\x32\x1c.tollway.quota.v1.MeterUsage\x12\x34\n\nallowances\x18\x05 \x03(\x0b\x32 .tollway.quota.v1.AllowanceState\"p\n\x0e\x41llowanceState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x01(\x03\x12\x12\n\x05limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tremaining\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x08\n\x06_limitB\x0c\n\n_remaining\"\xcb\x01\n\nMeterUsage\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\x12\n\x05limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tremaining\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06limits\x18\x06 \x03(\x0b\x32\x1c.tollway.quota.v1.LimitStateB\x08\n\x06_limitB\x0c\n\n_remaining*\x82\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_KIND_RATE\x10\x01\x12\x14\n\x10LIMIT_KIND_QUOTA\x10\x02\x12\x12\n\x0eLIMIT_KIND_CAP\x10\x03\x12\x1a\n\x16LIMIT_KIND_CONCURRENCY\x10\x04\x32\xe0\x02\n\x0cQuotaService\x12N\n\x07\x43onsume\x12 .tollway.quota.v1.ConsumeRequest\x1a!.tollway.quota.v1.ConsumeResponse\x12]\n\x0c\x43onsumeBatch\x12%.tollway.quota.v1.ConsumeBatchRequest\x1a&.tollway.quota.v1.ConsumeBatchResponse\x12N\n\x07Reverse\x12 .tollway.quota.v1.ReverseRequest\x1a!.tollway.quota.v1.ReverseResponse\x12Q\n\x08GetUsage\x12!.tollway.quota.v1.GetUsageRequest\x1a\".tollway.quota.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctollway/quota/v1/quota.proto\x12\x10tollway.quota.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x0e\x43onsumeRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05meter\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x03\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x0e\n\x06key_id\x18\x06 \x01(\t\"?\n\x0f\x43onsumeResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.tollway.quota.v1.Decision\"\xc0\x02\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x15\n\rbinding_limit\x18\x02 \x01(\t\x12*\n\x07refusal\x18\x03 \x01(\x0b\x32\x19.tollway.quota.v1.Refusal\x12,\n\x06limits\x18\x04 \x03(\x0b\x32\x1c.tollway.quota.v1.LimitState\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12\x0c\n\x04tier\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12\x15\n\roverage_units\x18\t \x01(\x03\x12\x12\n\nunverified\x18\n \x01(\x08\x12&\n\x05lease\x18\x0b \x01(\x0b\x32\x17.tollway.quota.v1.Lease\"\xcc\x01\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\r\n\x05meter\x18\x03 \x01(\t\x12\x10\n\x08reserved\x18\x04 \x01(\x03\x12\x30\n\x0c\x61\x63quire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x0f\n\x07subject\x18\x08 \x01(\t\"\x85\x02\n\nLimitState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\x12\n\x05limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tremaining\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x04kind\x18\x07 \x01(\x0e\x32\x1b.tollway.quota.v1.LimitKind\x12\x11\n\tauto_stop\x18\x08 \x01(\x08\x42\x08\n\x06_limitB\x0c\n\n_remaining\"l\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0bhttp_status\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x13\n\x0b\x62illing_url\x18\x04 \x01(\t\x12\x17\n\x0fsupport_contact\x18\x05 \x01(\t\"I\n\x13\x43onsumeBatchRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .tollway.quota.v1.ConsumeRequest\"H\n\x14\x43onsumeBatchResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.tollway.quota.v1.ConsumeResult\"z\n\rConsumeResult\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.tollway.quota.v1.DecisionH\x00\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1e.tollway.quota.v1.ConsumeErrorH\x00\x42\x08\n\x06result\"L\n\x0c\x43onsumeError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\"8\n\x0eReverseRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x0fReverseResponse\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x03\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"5\n\x0fGetUsageRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\xa9\x01\n\x10GetUsageResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12,\n\x06meters\x18\x04 \x03(\x0b\x32\x1c.tollway.quota.v1.MeterUsage\x12\x34\n\nallowances\x18\x05 \x03(\x0b\x32 .tollway.quota.v1.AllowanceState\"p\n\x0e\x41llowanceState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x01(\x03\x12\x12\n\x05limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tremaining\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x08\n\x06_limitB\x0c\n\n_remaining\"\xcb\x01\n\nMeterUsage\x12\r\n\x05meter\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x03\x12\x12\n\x05limit\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tremaining\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06limits\x18\x06 \x03(\x0b\x32\x1c.tollway.quota.v1.LimitStateB\x08\n\x06_limitB\x0c\n\n_remaining*\x82\x01\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_KIND_RATE\x10\x01\x12\x14\n\x10LIMIT_KIND_QUOTA\x10\x02\x12\x12\n\x0eLIMIT_KIND_CAP\x10\x03\x12\x1a\n\x16LIMIT_KIND_CONCURRENCY\x10\x04\x32\xe0\x02\n\x0cQuotaService\x12N\n\x07\x43onsume\x12 .tollway.quota.v1.ConsumeRequest\x1a!.tollway.quota.v1.ConsumeResponse\x12]\n\x0c\x43onsumeBatch\x12%.tollway.quota.v1.ConsumeBatchRequest\x1a&.tollway.quota.v1.ConsumeBatchResponse\x12N\n\x07Reverse\x12 .tollway.quota.v1.ReverseRequest\x1a!.tollway.quota.v1.ReverseResponse\x12Q\n\x08GetUsage\x12!.tollway.quota.v1.GetUsageRequest\x1a\".tollway.quota.v1.GetUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.quota.v1.quota_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMITKIND']._serialized_start=2214
-  _globals['_LIMITKIND']._serialized_end=2344
+  _globals['_LIMITKIND']._serialized_start=2231
+  _globals['_LIMITKIND']._serialized_end=2361
   _globals['_CONSUMEREQUEST']._serialized_start=115
   _globals['_CONSUMEREQUEST']._serialized_end=235
   _globals['_CONSUMERESPONSE']._serialized_start=237
@@ -42,31 +42,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECISION']._serialized_start=303
   _globals['_DECISION']._serialized_end=623
   _globals['_LEASE']._serialized_start=626
-  _globals['_LEASE']._serialized_end=813
-  _globals['_LIMITSTATE']._serialized_start=816
-  _globals['_LIMITSTATE']._serialized_end=1077
-  _globals['_REFUSAL']._serialized_start=1079
-  _globals['_REFUSAL']._serialized_end=1187
-  _globals['_CONSUMEBATCHREQUEST']._serialized_start=1189
-  _globals['_CONSUMEBATCHREQUEST']._serialized_end=1262
-  _globals['_CONSUMEBATCHRESPONSE']._serialized_start=1264
-  _globals['_CONSUMEBATCHRESPONSE']._serialized_end=1336
-  _globals['_CONSUMERESULT']._serialized_start=1338
-  _globals['_CONSUMERESULT']._serialized_end=1460
-  _globals['_CONSUMEERROR']._serialized_start=1462
-  _globals['_CONSUMEERROR']._serialized_end=1538
-  _globals['_REVERSEREQUEST']._serialized_start=1540
-  _globals['_REVERSEREQUEST']._serialized_end=1596
-  _globals['_REVERSERESPONSE']._serialized_start=1598
-  _globals['_REVERSERESPONSE']._serialized_end=1664
-  _globals['_GETUSAGEREQUEST']._serialized_start=1666
-  _globals['_GETUSAGEREQUEST']._serialized_end=1719
-  _globals['_GETUSAGERESPONSE']._serialized_start=1722
-  _globals['_GETUSAGERESPONSE']._serialized_end=1891
-  _globals['_ALLOWANCESTATE']._serialized_start=1893
-  _globals['_ALLOWANCESTATE']._serialized_end=2005
-  _globals['_METERUSAGE']._serialized_start=2008
-  _globals['_METERUSAGE']._serialized_end=2211
-  _globals['_QUOTASERVICE']._serialized_start=2347
-  _globals['_QUOTASERVICE']._serialized_end=2699
+  _globals['_LEASE']._serialized_end=830
+  _globals['_LIMITSTATE']._serialized_start=833
+  _globals['_LIMITSTATE']._serialized_end=1094
+  _globals['_REFUSAL']._serialized_start=1096
+  _globals['_REFUSAL']._serialized_end=1204
+  _globals['_CONSUMEBATCHREQUEST']._serialized_start=1206
+  _globals['_CONSUMEBATCHREQUEST']._serialized_end=1279
+  _globals['_CONSUMEBATCHRESPONSE']._serialized_start=1281
+  _globals['_CONSUMEBATCHRESPONSE']._serialized_end=1353
+  _globals['_CONSUMERESULT']._serialized_start=1355
+  _globals['_CONSUMERESULT']._serialized_end=1477
+  _globals['_CONSUMEERROR']._serialized_start=1479
+  _globals['_CONSUMEERROR']._serialized_end=1555
+  _globals['_REVERSEREQUEST']._serialized_start=1557
+  _globals['_REVERSEREQUEST']._serialized_end=1613
+  _globals['_REVERSERESPONSE']._serialized_start=1615
+  _globals['_REVERSERESPONSE']._serialized_end=1681
+  _globals['_GETUSAGEREQUEST']._serialized_start=1683
+  _globals['_GETUSAGEREQUEST']._serialized_end=1736
+  _globals['_GETUSAGERESPONSE']._serialized_start=1739
+  _globals['_GETUSAGERESPONSE']._serialized_end=1908
+  _globals['_ALLOWANCESTATE']._serialized_start=1910
+  _globals['_ALLOWANCESTATE']._serialized_end=2022
+  _globals['_METERUSAGE']._serialized_start=2025
+  _globals['_METERUSAGE']._serialized_end=2228
+  _globals['_QUOTASERVICE']._serialized_start=2364
+  _globals['_QUOTASERVICE']._serialized_end=2716
 # @@protoc_insertion_point(module_scope)

@@ -186,6 +186,7 @@ class Lease(_message.Message):
     ACQUIRE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     account_id: _builtins.str
     meter: _builtins.str
@@ -193,6 +194,8 @@ class Lease(_message.Message):
     """Units that count against the meter's quotas and caps for as long as the lease lives."""
     key_id: _builtins.str
     """The API key that it was acquired with. May be empty."""
+    subject: _builtins.str
+    """As it was told to Acquire; in the answer to that only."""
     @_builtins.property
     def acquire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -207,10 +210,11 @@ class Lease(_message.Message):
         acquire_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         key_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acquire_time", b"acquire_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "acquire_time", b"acquire_time", "expire_time", b"expire_time", "id", b"id", "key_id", b"key_id", "meter", b"meter", "reserved", b"reserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "acquire_time", b"acquire_time", "expire_time", b"expire_time", "id", b"id", "key_id", b"key_id", "meter", b"meter", "reserved", b"reserved", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

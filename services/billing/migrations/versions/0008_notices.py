@@ -24,6 +24,7 @@ UPDATE subscription SET ended_told = status IN ('canceled', 'incomplete_expired'
 def upgrade() -> None:
     for name in ("import_time", "contact_verify_time", "erase_time"):
         op.add_column("account", sa.Column(name, _INSTANT))
+    op.create_index("ix_account_email", "account", [sa.text("lower(email)")])
     op.add_column("subscription", sa.Column("cancel_reason", sa.Text(), nullable=False, server_default=""))
     op.add_column("subscription", sa.Column("trial_end_told", _INSTANT))
     op.add_column("subscription", sa.Column("cancel_time_told", _INSTANT))
@@ -55,5 +56,6 @@ def downgrade() -> None:
     op.drop_table("customer_push")
     for name in ("ended_told", "cancel_time_told", "trial_end_told", "cancel_reason"):
         op.drop_column("subscription", name)
+    op.drop_index("ix_account_email", "account")
     for name in ("erase_time", "contact_verify_time", "import_time"):
         op.drop_column("account", name)
