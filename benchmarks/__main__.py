@@ -18,13 +18,14 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import gateway, latency
+from benchmarks import gateway, latency, webhooks
 from benchmarks.figures import Figure, show
 from benchmarks.quota import report as quota_report
 from benchmarks.quota import run as quota
 from local.state import default_folder
 
 P50_MS, P99_MS = 50.0, 250.0
+BURST_P99_MS = 1000.0
 RSS_MB = 120.0
 
 
@@ -46,6 +47,21 @@ def latency_figures(numbers: dict[str, Any]) -> list[Figure]:
     return found
 
 
+def webhook_figures(numbers: dict[str, Any]) -> list[Figure]:
+    what, p99 = f"{numbers['count']:,} webhooks, {numbers['in_flight']} at once", numbers["p99_ms"]
+    alone = f"{numbers['ratio']:.2f} of verify + insert alone ({numbers['bare_per_second']:,}/s)"
+    part, limit = "webhooks", f"< {BURST_P99_MS:.0f} ms"
+    return [
+        Figure(part, f"{what}: answered", f"{numbers['per_second']:,}/s, {alone}"),
+        Figure(part, f"{what}: p99 of the answers", f"{p99:.0f} ms", limit, p99 < BURST_P99_MS),
+        Figure(
+            part,
+            f"{what}: all applied",
+            f"after {numbers['applied_s']:.1f} s, {numbers['calls_to_stripe']} calls to Stripe",
+        ),
+    ]
+
+
 def gateway_figures(numbers: dict[str, Any]) -> list[Figure]:
     use = next(cells for name, cells in numbers["scenarios"].items() if "usage" in name)
     measured = f"{use['per_second']:,}/s, p99 {use['p99_ms']:.1f} ms, {use['cpu_us']:.0f} µs CPU"
@@ -65,6 +81,7 @@ def main() -> int:
     for name, measure, read in (
         ("quota", quota.measure, quota_report.figures),
         ("latency", latency.measure, latency_figures),
+        ("webhooks", webhooks.measure, webhook_figures),
         ("gateway", gateway.measure, gateway_figures),
     ):
         loads[name] = round(os.getloadavg()[0], 1)

@@ -108,8 +108,8 @@ class Bench:
             raise RuntimeError("the payment caused no event")
         if await self._limit(account_id) == NEW_LIMIT:
             raise RuntimeError("the limit was lifted before the webhook came")
-        await self._quiet()
-        requests = [self._signed(event) for event in events]
+        await self.quiet()
+        requests = [self.signed(event) for event in events]
         connections = [await asyncio.open_connection("127.0.0.1", self._system.port("gateway")) for _ in requests]
         self._system.relay.forget()
         wall, began = time.time(), time.perf_counter()
@@ -127,7 +127,7 @@ class Bench:
             if b" 200 " not in await reader.readline():
                 raise RuntimeError("a webhook was not answered 200")
             writer.close()
-        await self._quiet()
+        await self.quiet()
         return await self._stages(account_id, wall - began, began, read, ended)
 
     async def _limit(self, account_id: str) -> int:
@@ -135,7 +135,8 @@ class Bench:
         answer = await self._quota.Consume(request, timeout=5, metadata=self._rpc)
         return answer.decision.limits[0].limit
 
-    def _signed(self, event: dict[str, Any]) -> bytes:
+    def signed(self, event: dict[str, Any]) -> bytes:
+        """The whole request, as Stripe sends it."""
         payload, now = json.dumps(event).encode(), int(time.time())
         secret = self._system.env["STRIPE_WEBHOOK_SECRET"].encode()
         digest = hmac.new(secret, f"{now}.".encode() + payload, hashlib.sha256).hexdigest()
@@ -145,7 +146,7 @@ class Bench:
         )
         return head.encode() + payload
 
-    async def _quiet(self) -> None:
+    async def quiet(self) -> None:
         """Returns when nothing is under way any more: the next sample must not pay for this one."""
         billing, _, notify = self._databases
         while True:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from . import (  # noqa: F401 - importing a noun registers its routes
     API_VERSION,
@@ -126,7 +127,11 @@ class Api:
             if fault is not None and fault.status == "hang" and not fault.after:
                 await _until_gone(request)
                 return Response(status_code=499)
+            if fault is not None and fault.status == "cut" and not fault.after:
+                return _Cut()
             answer = self._answer(request, body, request_id, key, fault)
+            if fault is not None and fault.status == "cut":
+                return _Cut()
             if faults.take_hang() or (fault is not None and fault.status == "hang"):
                 await _until_gone(request)
             elif fault is not None and fault.should_retry is not None:
@@ -217,6 +222,13 @@ _READS_THAT_WRITE = {"/v1/payment_methods/{method}"}
 
 def _failed(error: ApiError, request_id: str) -> _Answer:
     return _Answer(error.status, encode(error.body(request_id)).encode())
+
+
+class _Cut(Response):
+    """An answer that ends before its body: the server closes the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
 
 
 async def _until_gone(request: Request) -> None:

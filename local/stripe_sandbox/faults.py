@@ -17,7 +17,7 @@ _random = SystemRandom()
 class ApiFault:
     """What happens to the next calls that fit: an error or no answer, before the work or (`after`) with it done."""
 
-    # 429, 500, 502, 503, or "hang": the call is never answered.
+    # 429, 500, 502, 503; "hang": the call is never answered; "cut": its connection ends without an answer.
     status: int | str
     next: int = 1
     # How many fitting calls go through first.
@@ -151,8 +151,8 @@ def _api_fault(value: Any) -> ApiFault:
     if not isinstance(value, dict) or set(value) - known or "status" not in value:
         raise ValueError(f"an api error takes a status and any of {', '.join(sorted(known - {'status'}))}")
     fault = ApiFault(**value)
-    if fault.status not in (429, 500, 502, 503, "hang"):
-        raise ValueError("status is 429, 500, 502, 503 or hang")
+    if fault.status not in (429, 500, 502, 503, "hang", "cut"):
+        raise ValueError("status is 429, 500, 502, 503, hang or cut")
     if type(fault.next) is not int or type(fault.skip) is not int or fault.next < 1 or fault.skip < 0:
         raise ValueError("next is a positive number of calls, skip a number of calls")
     if type(fault.after) is not bool or not isinstance(fault.should_retry, bool | None):

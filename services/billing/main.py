@@ -14,7 +14,7 @@ import structlog
 from services.billing import consumer
 from services.billing.application import (
     audit,
-    customers,
+    customer_push,
     device_logins,
     idempotency,
     metering,
@@ -100,7 +100,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(worker.run_unowned(), "unowned events")
     tasks.start(refunds.run(context), "refunds")
     tasks.start(consumer.build(stream, context).run(), "consumer")
-    tasks.start(customers.run(context), "customers")
+    tasks.start(customer_push.run(context), "customers")
     tasks.start(metering.run(context), "metering")
     tasks.start(operators.run(context), "overrides")
     tasks.start(reconcile.run(context), "reconciliation")

@@ -116,8 +116,9 @@ class Usage(Protocol):
 class Payments(Protocol):
     """Every call raises StripeUnavailable when Stripe gave no answer that settles it."""
 
-    async def create_customer(self, account_id: str, email: str, name: str) -> str:
-        """The customer's id. Calling again for the same account returns the same customer. `email` may be empty."""
+    async def create_customer(self, account_id: str, email: str, name: str, attempt: int = 1) -> str:
+        """The customer's id. Calling again for the same account returns the same customer. `email` may be empty.
+        Raises StripeRetryable when the attempt's answer is stored as a failure: the next attempt is needed."""
         ...
 
     async def create_session(self, new: NewSession) -> Session:

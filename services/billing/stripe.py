@@ -31,6 +31,8 @@ from services.kit import telemetry
 
 __all__ = ["ACCOUNT_KEY", "StripePayments", "invoice_of", "subscription_of"]
 
+_MOST_CUSTOMER_PAGES = 10  # newest first: an attempt that failed is not long ago
+
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
@@ -45,10 +47,17 @@ def _session_of(data: stripe.checkout.Session) -> Session:
 
 
 class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, CustomerCalls):
-    """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place."""
+    """The `Payments` port over Stripe's API. `base` is set only where a stand-in takes Stripe's place.
 
-    def __init__(self, api_key: str, *, base: str = "", rate: float = 20.0) -> None:
-        self._http = stripe.HTTPXClient(timeout=httpx.Timeout(10, connect=2))
+    One try takes `timeout_s` at most, a call with its retries `patience_s`: less than a caller of ours waits, who is to
+    hear that Stripe does not answer.
+    """
+
+    def __init__(
+        self, api_key: str, *, base: str = "", rate: float = 20.0, timeout_s: float = 10.0, patience_s: float = 15.0
+    ) -> None:
+        self._http = stripe.HTTPXClient(timeout=httpx.Timeout(timeout_s, connect=min(2.0, timeout_s)))
+        self._patience_s = patience_s
         addresses: Any = {"base_addresses": {"api": base}} if base else {}
         self._client = stripe.StripeClient(api_key, http_client=self._http, max_network_retries=2, **addresses)
         self._bucket = TokenBucket(rate)
@@ -56,15 +65,34 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, Custome
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
-    async def create_customer(self, account_id: str, email: str, name: str) -> str:
+    async def create_customer(self, account_id: str, email: str, name: str, attempt: int = 1) -> str:
+        customers = self._client.v1.customers
+        if attempt > 1 and (made := await self._customer_of(account_id, email)):
+            return made
         params: Any = {"name": name, "metadata": {ACCOUNT_KEY: account_id}}
         if email:  # an account of an outside identity has none: Checkout asks the person for it
             params["email"] = email
+        key = f"{account_id}:customer" + (f":{attempt}" if attempt > 1 else "")
         customer = await self._call(
             "customers.create",
-            lambda: self._client.v1.customers.create_async(params, {"idempotency_key": f"{account_id}:customer"}),
+            lambda: customers.create_async(params, {"idempotency_key": key}),
+            stored_failure=True,
         )
         return customer.id
+
+    async def _customer_of(self, account_id: str, email: str) -> str:
+        """What an earlier attempt may have made in spite of its failure; empty if there is nothing."""
+        query: Any = {"limit": 100} | ({"email": email} if email else {})
+        customers = self._client.v1.customers
+        page = await self._call("customers.list", lambda: customers.list_async(query))
+        for looked in range(_MOST_CUSTOMER_PAGES):
+            for each in page.data:
+                if (each.to_dict(for_json=True).get("metadata") or {}).get(ACCOUNT_KEY) == account_id:
+                    return each.id
+            if not page.has_more or looked + 1 == _MOST_CUSTOMER_PAGES:
+                break
+            page = await self._call("customers.list", page.next_page_async)
+        return ""
 
     async def create_session(self, new: NewSession) -> Session:
         metadata = {ACCOUNT_KEY: new.account_id}
@@ -118,10 +146,7 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, Custome
 
     async def read(self, customer_id: str, invoice_ids: list[str], *, want_last_paid: bool) -> FromStripe:
         params: Any = {"customer": customer_id, "status": "all", "limit": 100, "expand": ["data.latest_invoice"]}
-        page = await self._call(
-            "subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params), BACKGROUND
-        )
-        listed = [each.to_dict(for_json=True) async for each in page.auto_paging_iter()]
+        listed = await self._all("subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params))
         invoices = {
             each["latest_invoice"]["id"]: invoice_of(each["latest_invoice"])
             for each in listed
@@ -152,9 +177,8 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, Custome
 
     async def list_invoices(self, customer_id: str) -> list[Invoice]:
         params: Any = {"customer": customer_id, "limit": 100}
-        page = await self._call("invoices.list", lambda: self._client.v1.invoices.list_async(params), BACKGROUND)
-        listed = [invoice_of(each.to_dict(for_json=True)) async for each in page.auto_paging_iter()]
-        return [each for each in listed if each.status != "draft"]
+        listed = await self._all("invoices.list", lambda: self._client.v1.invoices.list_async(params))
+        return [invoice_of(each) for each in listed if each["status"] != "draft"]
 
     async def events_since(self, since: datetime, types: Collection[str]) -> list[bytes]:
         names = sorted(types)
@@ -165,8 +189,8 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, Custome
 
     async def _events(self, types: list[str], since: datetime) -> list[bytes]:
         params: Any = {"types": types, "created": {"gte": int(since.timestamp())}, "limit": 100}
-        page = await self._call("events.list", lambda: self._client.v1.events.list_async(params), BACKGROUND)
-        return [json.dumps(each.to_dict(for_json=True)).encode() async for each in page.auto_paging_iter()]
+        listed = await self._all("events.list", lambda: self._client.v1.events.list_async(params))
+        return [json.dumps(each).encode() for each in listed]
 
     async def account_of_customer(self, customer_id: str) -> str:
         try:
@@ -179,6 +203,15 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, Custome
             raise
         return str((customer.to_dict(for_json=True).get("metadata") or {}).get(ACCOUNT_KEY, ""))
 
+    async def _all(self, name: str, first: Callable[[], Awaitable[stripe.ListObject[Any]]]) -> list[dict[str, Any]]:
+        """A whole list. Each page is a call: it waits for its turn, and fails as calls do."""
+        page = await self._call(name, first, BACKGROUND)
+        listed = [each.to_dict(for_json=True) for each in page.data]
+        while page.has_more:
+            page = await self._call(name, page.next_page_async, BACKGROUND)
+            listed += [each.to_dict(for_json=True) for each in page.data]
+        return listed
+
     async def _call(
         self,
         name: str,
@@ -189,8 +222,14 @@ class StripePayments(CatalogCalls, RefundCalls, MeterCalls, ChangeCalls, Custome
     ) -> T:
         async with self._limited(name, priority):
             try:
-                return await call()
-            except (stripe.APIConnectionError, stripe.RateLimitError) as error:
+                async with asyncio.timeout(self._patience_s):
+                    return await call()
+            except (TimeoutError, stripe.APIConnectionError, stripe.RateLimitError) as error:
+                raise self._unavailable(name, error) from error
+            except stripe.IdempotencyError as error:
+                # The key stands for a call with other parameters: what it is about has changed since.
+                if stored_failure:
+                    raise StripeRetryable(name) from error
                 raise self._unavailable(name, error) from error
             except stripe.APIError as error:
                 if stored_failure and (error.http_status or 0) >= 500:

@@ -54,8 +54,10 @@ class FakePayments:
         if self.down:
             raise StripeUnavailable("down")
 
-    async def create_customer(self, account_id: str, email: str, name: str) -> str:
+    async def create_customer(self, account_id: str, email: str, name: str, attempt: int = 1) -> str:
         self._answer()
+        if (f"{account_id}:customer:{attempt}" if attempt > 1 else f"{account_id}:customer") in self.failing_keys:
+            raise StripeRetryable(account_id)
         customer_id = f"cus_{account_id}"
         self.customers[customer_id] = account_id
         self.people[customer_id] = (email, name)

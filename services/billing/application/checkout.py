@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.billing.application import idempotency
+from services.billing.application import customers, idempotency
 from services.billing.application.context import Context
 from services.billing.catalog import Price, Tier
 from services.billing.domain.redirect import check_redirect, origin
@@ -20,7 +20,6 @@ from services.billing.errors import (
 )
 from services.billing.ports import NewSession, Session, StripeRetryable
 from services.billing.storage import BillingUnitOfWork
-from services.billing.storage.accounts import Account
 from services.billing.storage.checkouts import CREATING, Checkout
 from services.kit.errors import Aborted, InvalidArgument
 from services.kit.failpoint import failpoint
@@ -49,7 +48,7 @@ async def create_checkout(command: CreateCheckout, context: Context) -> Session:
     tier_name, price = await _sold(command, context)
     success, cancel = _redirects(command, context)
     await _refuse_reused(command, context)
-    customer_id = await _customer(command.account_id, context)
+    customer_id = await customers.customer_of(command.account_id, context)
     for _ in range(ROUNDS):
         async with context.unit_of_work() as uow:
             await _refuse_subscribed(command.account_id, uow)
@@ -184,20 +183,6 @@ async def _refuse_just_paid(account_id: str, customer_id: str, context: Context)
     read = await context.payments.read(customer_id, [], want_last_paid=False)
     if any(subscription.live for subscription in read.subscriptions):
         raise AlreadySubscribed("A payment for this account has just gone through.")
-
-
-async def _customer(account_id: str, context: Context) -> str:
-    """The account's customer at Stripe, made on the first checkout. The key is the account: made once."""
-    async with context.unit_of_work() as uow:
-        account: Account = await uow.accounts.get(account_id)
-    if account.stripe_customer_id is not None:
-        return account.stripe_customer_id
-    customer_id = await context.payments.create_customer(account.id, account.email, account.name)
-    failpoint("billing.customer.created")
-    async with context.unit_of_work() as uow:
-        kept = await uow.accounts.set_customer(account.id, customer_id)
-        await uow.commit()
-    return kept
 
 
 async def _open(standing: Checkout, customer_id: str, context: Context) -> Session:

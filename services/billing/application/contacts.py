@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.billing.application import audit, customers
+from services.billing.application import audit, customer_push
 from services.billing.application.accounts import checked_email
 from services.billing.application.context import Context
 from services.billing.domain.principal import Actor
@@ -29,4 +29,4 @@ async def set_contact(account_id: str, email: str, actor: Actor, context: Contex
         await uow.pushes.want(account_id)
         failpoint("billing.contact.before_commit")
         await uow.commit()
-    return after, await customers.push_now(account_id, context)
+    return after, await customer_push.push_now(account_id, context)

@@ -1,81 +1,50 @@
-"""Makes customers at Stripe as their accounts are here: whose they are, their address, or that they are gone.
-
-A change marks the account in its own transaction; the mark is worked off at once, and again until Stripe has taken it.
-"""
+"""The account's customer at Stripe: made on the first need, once, and kept for ever."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
-import structlog
-
 from services.billing.application.context import Context
-from services.billing.storage.customers import Push
-from services.kit.errors import Unavailable
+from services.billing.errors import StripeUnavailable
+from services.billing.ports import StripeRetryable
+from services.billing.storage.secrets import Answer
 from services.kit.failpoint import failpoint
 
-HOLD = timedelta(seconds=60)  # longer than two calls with their retries take
-WORK_S = 1.0
-PARALLEL = 4
-_AFTER_TROUBLE = timedelta(seconds=10)
-_AFTER_REFUSAL = timedelta(minutes=10)
 
-log = structlog.get_logger(__name__)
+async def customer_of(account_id: str, context: Context) -> str:
+    """The customer's id. Two calls at once make one customer, because the key is the account and the attempt.
 
-
-async def push_now(account_id: str, context: Context) -> bool:
-    """What is wanted for this account. False: Stripe does not answer right now; it is done later."""
+    Stripe answers a failure that it stored under a key for a day: after one, the next call is another attempt, which
+    first looks for what the failed one may have made.
+    """
     async with context.unit_of_work() as uow:
-        claimed = await uow.pushes.claim(HOLD, 1, account_id)
-        await uow.commit()
-    for each in claimed:
-        await _push(each, context)
-    async with context.unit_of_work() as uow:
-        return not await uow.pushes.is_wanted(account_id)
-
-
-async def push_due(context: Context) -> int:
-    """What nobody works on, a few at a time. Returns how many Stripe took."""
-    async with context.unit_of_work() as uow:
-        claimed = await uow.pushes.claim(HOLD, PARALLEL)
-        await uow.commit()
-    return sum(await asyncio.gather(*(_push(each, context) for each in claimed)))
-
-
-async def run(context: Context) -> None:
-    """Works marks off until cancelled."""
-    while True:
-        done = 0
-        try:
-            done = await push_due(context)
-        except Exception as error:
-            log.warning("customers.delayed", error=type(error).__name__)
-        if not done:
-            await asyncio.sleep(WORK_S)  # marks come from calls, an import, or a crash
-
-
-async def _push(push: Push, context: Context) -> bool:
-    async with context.unit_of_work() as uow:
-        account = await uow.accounts.get(push.account_id)
-    delay = timedelta(0)
+        account = await uow.accounts.get(account_id)
+        attempt = 1 + await uow.answers.count(_scope(account_id))
+    if account.stripe_customer_id is not None:
+        return account.stripe_customer_id
     try:
-        if account.stripe_customer_id is None:
-            pass  # Checkout will make it as the account is then
-        elif account.erase_time is not None:
-            await context.payments.delete_customer(account.stripe_customer_id)
-        else:
-            await context.payments.update_customer(account.stripe_customer_id, account.id, account.email)
-    except Unavailable:
-        delay = _AFTER_TROUBLE
-    except Exception as error:
-        delay = _AFTER_REFUSAL  # the customer was deleted at Stripe, or it refuses the address
-        log.error("customer.refused", account=account.id, error=type(error).__name__)
-    failpoint("billing.customer.pushed")
+        customer_id = await context.payments.create_customer(account.id, account.email, account.name, attempt)
+    except StripeRetryable:
+        await _note_failure(account_id, attempt, context)
+        raise StripeUnavailable(
+            "Stripe does not answer right now. Nothing was bought; try again in a moment.",
+            retry_after=timedelta(seconds=1),
+        ) from None
+    failpoint("billing.customer.created")
     async with context.unit_of_work() as uow:
-        if delay:
-            await uow.pushes.put_off(push, delay)
-        else:
-            await uow.pushes.done(push)
+        kept = await uow.accounts.set_customer(account.id, customer_id)
         await uow.commit()
-    return not delay
+    return kept
+
+
+async def _note_failure(account_id: str, attempt: int, context: Context) -> None:
+    """Kept as long as Stripe keeps the answer."""
+    async with context.unit_of_work() as uow:
+        if await uow.answers.find(_scope(account_id), str(attempt)) is None:
+            noted = Answer(b"", context.vault.seal(b""))
+            await uow.answers.add(_scope(account_id), str(attempt), noted, context.wall.now())
+            await uow.commit()
+
+
+def _scope(account_id: str) -> str:
+    return f"customer {account_id}"

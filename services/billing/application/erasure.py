@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from services.billing.application import audit, customers
+from services.billing.application import audit, customer_push
 from services.billing.application.context import Context
 from services.billing.application.keys import end_all
 from services.billing.application.operators import settle
@@ -31,7 +31,7 @@ async def erase_account(account_id: str, actor: Actor, context: Context) -> tupl
         await _refuse_what_runs(account, context)
         erased_at = await _erase(account_id, actor, context)
         failpoint("billing.erase.committed")
-    return erased_at, await customers.push_now(account_id, context)
+    return erased_at, await customer_push.push_now(account_id, context)
 
 
 async def _refuse_what_runs(account: Account, context: Context) -> None:

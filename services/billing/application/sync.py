@@ -24,6 +24,7 @@ from services.billing.storage import BillingUnitOfWork
 from services.billing.storage.accounts import Account
 from services.billing.storage.webhooks import APPLIED, DEAD, Claimed, PendingInvoice
 from services.kit import telemetry
+from services.kit.errors import NotFound
 from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 
@@ -262,9 +263,10 @@ async def assign_unowned(context: Context) -> None:
         async with context.unit_of_work() as uow:
             owner = await uow.accounts.of_customer(customer_id)
             if owner is None and account_id:
-                account = await uow.accounts.get(account_id)
-                if await uow.accounts.set_customer(account.id, customer_id) == customer_id:
-                    owner = account
+                with contextlib.suppress(NotFound):  # an account of another installation at the same Stripe
+                    account = await uow.accounts.get(account_id)
+                    if await uow.accounts.set_customer(account.id, customer_id) == customer_id:
+                        owner = account
             if owner is None:
                 await uow.events.disown(customer_id)
             else:

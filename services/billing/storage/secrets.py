@@ -65,6 +65,11 @@ class IdempotentAnswers:
         values = {"scope": scope, "request_id": request_id, "create_time": now, **vars(answer)}
         await self._connection.execute(upsert(idempotent_answer).values(values))
 
+    async def count(self, scope: str) -> int:
+        """How many keys of a scope have an answer."""
+        statement = select(func.count()).where(idempotent_answer.c.scope == scope)
+        return int((await self._connection.execute(statement)).scalar_one())
+
     async def forget(self, now: datetime, keep: timedelta) -> None:
         statement = delete(idempotent_answer).where(idempotent_answer.c.create_time < now - keep)
         await self._connection.execute(statement)

@@ -85,6 +85,20 @@ async def test_an_event_of_a_foreign_customer_ends_as_ignored_foreign(billing: B
     assert await billing.rows("SELECT status FROM webhook_event") == [("ignored_foreign",)]
 
 
+async def test_a_customer_of_another_installation_at_the_same_stripe_keeps_nobody_waiting(billing: Billing) -> None:
+    account_id, customer_id, _ = await paid_account(billing)
+    billing.payments.customers["cus_of_theirs"] = "acct_of_theirs"
+    async with billing.context.unit_of_work() as uow:
+        await uow.connection.exec_driver_sql("UPDATE account SET stripe_customer_id = NULL")
+        await uow.commit()
+    await billing.hear_of("cus_of_theirs")
+    await billing.hear_of(customer_id)
+    await billing.settle()
+    rows = await billing.rows("SELECT customer_id, status FROM webhook_event")
+    assert dict(rows) == {"cus_of_theirs": "ignored_foreign", customer_id: "applied"}
+    assert (await billing.state(account_id)).entitlement.tier == "pro"
+
+
 async def test_a_type_that_nobody_handles_is_stored_and_ignored(billing: Billing) -> None:
     await billing.hear(event("charge.succeeded", {"id": "ch_1", "object": "charge", "customer": "cus_1"}))
     assert await billing.rows("SELECT status FROM webhook_event") == [("ignored",)]

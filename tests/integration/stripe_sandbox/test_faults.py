@@ -58,6 +58,20 @@ def test_a_call_that_is_never_answered_was_carried_out_or_not(calm: Running, aft
     assert _count(calm) == before + 1
 
 
+@pytest.mark.parametrize(("after", "made"), [(False, 0), (True, 1)])
+def test_a_connection_that_is_cut_tells_nothing_of_whether_the_call_was_carried_out(
+    calm: Running, after: bool, made: int
+) -> None:
+    before = _count(calm)
+    calm.control("PUT", "faults", {"api_errors": [{"status": "cut", "path": "/v1/customers", "after": after}]})
+    with pytest.raises(httpx.RemoteProtocolError):
+        _name(calm, key=f"cut-{after}", timeout=30)
+    assert _count(calm) == before + made
+    again = _name(calm, key=f"cut-{after}", timeout=30)
+    assert again.headers.get("idempotent-replayed") == ("true" if after else None)
+    assert _count(calm) == before + 1
+
+
 async def test_the_library_retries_a_429_only_when_told(calm: Running) -> None:
     http = stripe.HTTPXClient(timeout=httpx.Timeout(10))
     client = stripe.StripeClient("sk_test_x", base_addresses={"api": calm.url}, http_client=http, max_network_retries=2)
