@@ -131,8 +131,9 @@ def of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "") ->
         return schema["default"]
     if "enum" in schema:
         return schema["enum"][0]
-    if name in _USUAL and _fits(_USUAL[name], schema):
-        return _USUAL[name]
+    usual = _USUAL.get(name, _TIME if name.endswith("_at") else None)
+    if usual is not None and _fits(usual, schema):
+        return usual
     if "allOf" in schema:
         return {key: value for part in schema["allOf"] for key, value in of(part, schemas).items()}
     if "anyOf" in schema:
