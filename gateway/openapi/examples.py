@@ -46,7 +46,6 @@ _USUAL: dict[str, Any] = {
     "erased_at": _TIME,
     "event_at": _TIME,
     "event_id": "evt_1TxYz",
-    "message_id": "msg_019ab0c4d5e67f8899aabbccddeeff00",
     "event_type": "customer.subscription.updated",
     "fewer_than": 100,
     "held": 2,
