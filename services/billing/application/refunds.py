@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from services.billing.application import audit
+from services.billing.application import audit, metering
 from services.billing.application.context import Context
 from services.billing.domain.principal import STRIPE, Actor, ActorKind
 from services.billing.domain.refund import Refund, Seen, State, refusal, window_end
@@ -189,7 +189,8 @@ async def work_on(claimed: Refund, context: Context) -> Refund:
 async def _step(now: Refund, context: Context) -> Refund | None:
     """The refund after its next step; None when it has to wait for others."""
     if now.state is State.CANCELING:
-        await context.payments.cancel_subscription(now.subscription_id, f"{now.id}:cancel")
+        await metering.send_all(now.account_id, context)  # use is not refunded: its last invoice is to have it all
+        await context.payments.cancel_subscription(now.subscription_id, f"{now.id}:end")
         failpoint("billing.refund.canceled")
         async with context.unit_of_work() as uow:
             after = replace(now, state=State.COUNTING)
