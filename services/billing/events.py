@@ -136,11 +136,12 @@ class Announcer:
             action_required=action_required,
         )
 
-    def refunded(self, account: Account, seen: Seen) -> events_pb2.InvoiceRefunded:
+    def refunded(self, account: Account, seen: Seen, invoice_number: str) -> events_pb2.InvoiceRefunded:
         return events_pb2.InvoiceRefunded(
             account_id=account.id,
             refund_id=seen.id,
             invoice_id=seen.invoice_id,
+            invoice_number=invoice_number,
             amount=seen.amount,
             currency=seen.currency,
             by_policy=bool(seen.policy_refund_id),
