@@ -274,7 +274,7 @@ class Brand(_message.Message):
     color: _builtins.str
     """`#rrggbb`."""
     billing_url: _builtins.str
-    """Where the account manages its plan."""
+    """The billing page, where the account manages its plan."""
     sender: _builtins.str
     """The address that mails come from. Empty: as notify's settings say."""
     def __init__(
