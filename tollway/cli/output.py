@@ -34,6 +34,21 @@ def out(text: str = "") -> None:
     sys.stdout.flush()
 
 
+def prose(text: str, *, indent: str = "") -> None:
+    """A sentence on standard output; on a terminal it is broken between words, and goes on indented."""
+    out(_broken(text, indent, sys.stdout))
+
+
+def _broken(text: str, indent: str, stream: IO[str]) -> str:
+    """The text behind the indent; on a terminal in lines, of which each is indented."""
+    if not stream.isatty() or len(indent) + len(text) <= columns():
+        return indent + text
+    import textwrap
+
+    lines = textwrap.wrap(text, columns() - len(indent), break_long_words=False, break_on_hyphens=False)
+    return indent + f"\n{indent}".join(lines)
+
+
 def note(text: str) -> None:
     """For the person, not for the pipe."""
     sys.stderr.write(text + "\n")
@@ -49,11 +64,13 @@ def show_error(error: CliError, *, as_json: bool) -> None:
         note(json.dumps({"error": error.document()}, ensure_ascii=False))
         return
     first, *rest = error.message.split("\n")
-    note(paint("error: ", "red", "bold", stream=sys.stderr) + plain(first))
-    for line in rest:
-        note("  " + plain(line.strip()))
-    if error.next_step:
-        note(paint("next:  ", "dim", stream=sys.stderr) + plain(error.next_step))
+    for lead, styles, text in [
+        ("error: ", ("red", "bold"), first),
+        *(("  ", (), line.strip()) for line in rest),
+        *([("next:  ", ("dim",), error.next_step)] if error.next_step else []),
+    ]:
+        begun = _broken(plain(text), " " * len(lead), sys.stderr)
+        note(paint(lead, *styles, stream=sys.stderr) + begun[len(lead) :])
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> None:
