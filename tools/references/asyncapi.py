@@ -14,8 +14,8 @@ _DESCRIPTION = " ".join(
     (
         "What became true, told to whoever listens: CloudEvents 1.0 in binary mode on the JetStream stream TOLLWAY.",
         "Attributes are NATS headers; the data is protobuf, whose message each event names.",
-        "The schemas here are of the same data in protobuf's JSON, as `tollway events tail --json` shows it: fields that",
-        "are empty are left out, 64-bit numbers are strings.",
+        "The schemas here are of the same data in protobuf's JSON, as `tollway events tail --json` shows it: what is",
+        "empty is left out, 64-bit numbers are strings.",
         "Delivery is at least once and in no promised order; docs/events.md says what can be relied on.",
     )
 )
