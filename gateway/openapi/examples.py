@@ -16,6 +16,7 @@ PARAMETERS = {
     "request_id": "lease_019ab0c4d5e67f8899aabbccddeeff00",
     "account_id": "acct_019ab0c4d5e67f8899aabbccddeeff00",
     "event_id": "evt_1TxYz",
+    "message_id": "msg_019ab0c4d5e67f8899aabbccddeeff00",
     "name": "models/base.bin",
 }
 _TIME = "2026-04-01T00:00:00Z"
@@ -42,6 +43,7 @@ _USUAL: dict[str, Any] = {
     "eligible": True,
     "email": "ada@example.com",
     "ends_subscription": True,
+    "erased_at": _TIME,
     "event_at": _TIME,
     "event_id": "evt_1TxYz",
     "event_type": "customer.subscription.updated",
@@ -49,6 +51,7 @@ _USUAL: dict[str, Any] = {
     "held": 2,
     "id": "evt_1TxYz",
     "invoice_id": "in_1TxYz",
+    "unknown_price_ids": ["price_1TxYz"],
     "joined_at": _TIME,
     "keys": [{"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQ"}],
     "limit": 1000,
@@ -59,6 +62,8 @@ _USUAL: dict[str, Any] = {
     "missed_events": 0,
     "name": "Ada's Relay",
     "ours": "active",
+    "period_end": "2026-05-01T00:00:00Z",
+    "period_start": _TIME,
     "payload": {"id": "evt_1TxYz", "object": "event", "type": "invoice.paid"},
     "price_id": "price_1TxYz",
     "price_tier": "pro",
@@ -127,8 +132,9 @@ def of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "") ->
         return schema["default"]
     if "enum" in schema:
         return schema["enum"][0]
-    if name in _USUAL and _fits(_USUAL[name], schema):
-        return _USUAL[name]
+    usual = _USUAL.get(name, _TIME if name.endswith("_at") and "anyOf" not in schema else None)
+    if usual is not None and _fits(usual, schema):
+        return usual
     if "allOf" in schema:
         return {key: value for part in schema["allOf"] for key, value in of(part, schemas).items()}
     if "anyOf" in schema:
@@ -169,10 +175,10 @@ def of_body(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, 
 
 
 def of_path(path: str) -> str:
-    return path.format_map({name: quote(value) for name, value in PARAMETERS.items()} | _Missing())
+    return path.format_map(_Known({name: quote(value) for name, value in PARAMETERS.items()}))
 
 
-class _Missing(dict[str, str]):
+class _Known(dict[str, str]):
     def __missing__(self, name: str) -> str:
         return name
 

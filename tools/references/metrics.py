@@ -18,6 +18,7 @@ MEANINGS = {
     "tollway_events_consumed_total": "Events of the stream that a consumer has dealt with.",
     "tollway_events_dead_total": "Events given up after their last try; they lie on the stream TOLLWAY_DEAD.",
     "tollway_http_seconds": "Requests to the gateway, by the route's pattern.",
+    "tollway_imports_total": "Customers that an import looked at, by what became of them.",
     "tollway_late_usage_total": "Totals that arrived after Stripe had closed the invoice of their period.",
     "tollway_message_tries_total": "Tries to hand a mail to the mail server.",
     "tollway_message_try_seconds": "How long a try took.",

@@ -77,11 +77,20 @@ class Contract:
             for at, enum in enumerate(source.file.enum_type)
         }
 
+    def service_title(self, source: Source, service: ServiceDescriptorProto) -> str:
+        """The service's own name, with its package where another package has the same."""
+        names = [each.name for other in self.sources for each in other.file.service]
+        return service.name if names.count(service.name) == 1 else f"{service.name} ({source.file.package})"
+
     def title(self, full_name: str) -> str:
         """The message's or enum's own name, with its package where another package has the same."""
         package, _, name = full_name.rpartition(".")
         others = [other for other in (*self.messages(), *self.enums()) if other.rpartition(".")[2] == name]
         return name if len(others) == 1 else f"{name} ({package})"
+
+
+def _link(title: str) -> str:
+    return f"[{title}](#{anchor(title)})"
 
 
 def _owner(file: FileDescriptorProto) -> str:
@@ -105,7 +114,7 @@ def _tidy(comment: str) -> str:
 def services_page(contract: Contract) -> str:
     services = [(source, at, service) for source in contract.sources for at, service in enumerate(source.file.service)]
     contents = [
-        (f"[{service.name}](#{anchor(service.name)})", code(_owner(source.file)), source.said(_SERVICE, at))
+        (_link(contract.service_title(source, service)), code(_owner(source.file)), source.said(_SERVICE, at))
         for source, at, service in services
     ]
     used = {name for source, _, service in services for name in _reached(contract, source, service)}
@@ -126,11 +135,12 @@ def services_page(contract: Contract) -> str:
 
 
 def _service(contract: Contract, source: Source, at: int, service: ServiceDescriptorProto) -> str:
+    title = contract.service_title(source, service)
     head = f"Full name `{source.file.package}.{service.name}`; served by {_owner(source.file)}."
-    blocks = [f"## {service.name}", source.said(_SERVICE, at), head]
+    blocks = [f"## {title}", source.said(_SERVICE, at), head]
     for number, method in enumerate(service.method):
         blocks += [
-            f"### {service.name}.{method.name}",
+            f"### {title.replace(service.name, f'{service.name}.{method.name}')}",
             source.said(_SERVICE, at, _METHOD, number),
             _fields(contract, method.input_type, "Takes"),
             _fields(contract, method.output_type, "Gives"),
@@ -164,7 +174,7 @@ def _type(contract: Contract, message: DescriptorProto, field: FieldDescriptorPr
     if not name:
         told = _SCALARS[field.type]
     elif name in contract.messages() or name in contract.enums():
-        told = f"[{contract.title(name)}](#{anchor(contract.title(name))})"
+        told = _link(contract.title(name))
     else:
         told = _WELL_KNOWN.get(name, name)
     if field.label == FieldDescriptorProto.LABEL_REPEATED:
@@ -243,8 +253,7 @@ def events_of(contract: Contract) -> list[tuple[Source, int, DescriptorProto]]:
 def events_page(contract: Contract) -> str:
     events = events_of(contract)
     contents = [
-        (f"[{message.name}](#{anchor(message.name)})", _owner(source.file), _first(source.said(_MESSAGE, at)))
-        for source, at, message in events
+        (_link(message.name), _owner(source.file), _first(source.said(_MESSAGE, at))) for source, at, message in events
     ]
     blocks = [
         "# Events",

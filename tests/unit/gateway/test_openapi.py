@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from gateway import openapi
 from gateway.app import _ROUTERS, create
 from gateway.backend import Backend
+from gateway.openapi.examples import of_path
 from gateway.openapi.links import LINKS
 from gateway.problem_types import KNOWN
 from gateway.settings import GatewaySettings
@@ -160,3 +161,7 @@ async def test_bounds_are_exact(described: Json) -> None:
     amount = described["components"]["schemas"]["Use"]["properties"]["amount"]
     assert (amount["minimum"], amount["maximum"]) == (1, 2**62)
     assert isinstance(amount["maximum"], int)
+
+
+async def test_a_part_of_a_path_that_has_no_example_is_shown_by_its_name() -> None:
+    assert of_path("/v1/orgs/{slug}/news/{edition}") == "/v1/orgs/adas-relay/news/edition"
