@@ -59,6 +59,7 @@ class Buyer:
         """A trial, as somebody in Stripe's dashboard gives it to who has a card."""
         await self.checkout()  # which makes the customer
         customer = await self.stripe_id()
+        await self.world.stripe("POST", f"customers/{customer}", email="ada@example.com")
         card = await self.world.stripe("POST", "payment_methods/pm_card_visa/attach", customer=customer)
         form = {"items[0][price]": await price_id(self.world, BUSINESS), "default_payment_method": card["id"]}
         await self.world.stripe("POST", "subscriptions", customer=customer, trial_period_days=days, **form)
