@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.manashiki import Org, developer, manashiki, sign_up, world
-from tests.e2e.world import Json, World, until
+from tests.e2e.test_cli_story import Terminal
+from tests.e2e.world import PAYS, Json, World, until
 
 __all__ = ["manashiki", "world"]  # fixtures
 
@@ -110,6 +114,43 @@ async def test_unpaid_withdraws_what_was_paid_for_keeps_keys_and_ids_and_paying_
         await org.downloaded(key)
     assert (await org.status())["stagingQuotaLimit"] is None
     assert len(await world.mails(org.customer.email, "failed")) == 1, "of one invoice once"
+
+
+async def test_the_pages_lines_for_the_terminal_buy_show_and_manage_the_plan_of_the_selected_org(
+    world: World, tmp_path: Path
+) -> None:
+    terminal = Terminal(world, tmp_path / "home")
+    signed_up = await terminal.json("signup", f"{uuid.uuid4().hex[:8]}@example.com", "--name", "Rin Studio")
+    slug, key = signed_up["account"]["slug"], signed_up["api_key"]
+    async with terminal.start("billing", "upgrade", "--org", slug) as upgrade:
+        page = await until(_opened(terminal), lambda address: "/c/pay/" in address)
+        form = {"email": "rin@example.com", "cardNumber": PAYS, "cardExpiry": "12/34", "cardCvc": "123"}
+        assert (await world.sandbox.post(page, data=form | {"billingName": "Rin"})).status_code == 303
+        told, _ = await asyncio.wait_for(upgrade.communicate(), 60)
+    assert upgrade.returncode == 0
+    assert "Developer" in told.decode() or "paid" in told.decode()
+    for words in (("--org", slug), ()):  # the account of the sign-up is the selected one
+        assert "paid" in await terminal.tollway("billing", "status", *words)
+    # "After paying, your keys immediately work for production."
+    headers = {"Authorization": f"Bearer {key}"}
+    made = await world.gateway.post(f"/v1/orgs/{slug}/keys", json={"kind": "live", "name": "x"}, headers=headers)
+    live = {"Authorization": f"Bearer {made.json()['api_key']}"}
+    granted = await world.gateway.post("/api/download", json={"object": "models/base.bin"}, headers=live)
+    assert granted.status_code == 200, granted.text
+    assert "/p/session/" in await terminal.tollway("billing", "portal", "--org", slug)
+    portal = await until(_opened(terminal), lambda address: "/p/session/" in address)
+    assert (await world.sandbox.get(portal)).status_code == 200
+    await terminal.tollway("orgs", "select", slug)
+    assert "paid" in await terminal.tollway("billing", "status")
+
+
+def _opened(terminal: Terminal) -> Callable[[], Awaitable[str]]:
+    """What its browser was told to open last."""
+
+    async def read() -> str:
+        return await asyncio.to_thread(terminal.opened.read_text) if terminal.opened.exists() else ""
+
+    return read
 
 
 async def test_who_was_canceled_upgrades_again_as_the_same_customer_and_the_old_keys_work(world: World) -> None:
