@@ -3,6 +3,7 @@ plan, cancel, resume, come back, be refunded. At its end local state is Stripe's
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,11 @@ from tollway.billing.v1 import events_pb2
 _DAY = 86_400
 _UNPAID = {"open", "uncollectible", "void"}
 _YEAR_IN_S = 60.0
+
+
+def _limit_s() -> float:
+    """A minute; as many times longer as the machine has other work than ours, which keeps two cores busy."""
+    return _YEAR_IN_S * max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))
 
 
 class Year:
@@ -191,7 +197,7 @@ async def live_a_year(
         if name == "Taster":
             assert amounts == [2900] * 12 + [0], "a trial of two weeks, and what followed"
     assert await violations(year.world.stack) == []
-    assert took < _YEAR_IN_S, f"the year took {took:.1f} s"
+    assert took < _limit_s(), f"the year took {took:.1f} s"
 
 
 async def test_a_year_of_skytale_ends_as_stripe_says(postgres: str, tmp_path: Path) -> None:
