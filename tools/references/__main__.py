@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.references import metrics, protos, rest, settings
+from tools.references import cli, metrics, protos, rest, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -20,6 +20,7 @@ def pages() -> dict[str, str]:
         "grpc.md": _NOTE.format(source="the comments in protos/") + protos.services_page(contract),
         "events.md": _NOTE.format(source="the comments in protos/") + protos.events_page(contract),
         "configuration.md": _NOTE.format(source="the settings classes") + settings.page(ROOT),
+        "cli.md": _NOTE.format(source="the commands themselves") + cli.page(),
         "metrics.md": _NOTE.format(source="the calls in the code") + metrics.page(ROOT),
     }
 
