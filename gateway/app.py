@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from functools import cache
 from secrets import token_urlsafe
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from gateway import openapi, problems
+from gateway import etags, openapi, problems
 from gateway.backend import Backend
 from gateway.boundary import Boundary
 from gateway.dialects import manashiki, skytale, vatly
@@ -21,6 +22,7 @@ from gateway.pages import dash, rendering
 from gateway.pages import errors as page_errors
 from gateway.pages import routes as pages
 from gateway.pages.visits import SignInNeeded
+from gateway.reference import page as reference
 from gateway.routes import (
     caps,
     device,
@@ -91,7 +93,9 @@ def _methods() -> dict[str, list[str]]:
             if isinstance(route, APIRoute):
                 methods = route.methods or set()
                 found[route.path] |= methods | ({"HEAD"} if "GET" in methods else set())
-    return {path: sorted(methods) for path, methods in found.items()} | {"/openapi.json": ["GET", "HEAD"]}
+    return {path: sorted(methods) for path, methods in found.items()} | {
+        path: ["GET", "HEAD"] for path in ("/openapi.json", "/docs")
+    }
 
 
 def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
@@ -127,8 +131,18 @@ def create(settings: GatewaySettings, backend: Backend) -> FastAPI:
     app.add_middleware(Boundary, public_url=settings.public_url)
     described = openapi.document(app, settings.public_url)
 
+    document = json.dumps(described, separators=(",", ":")).encode()
+
+    @cache
+    def page() -> bytes:
+        return reference.render(described).encode()
+
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi_json() -> JSONResponse:
-        return JSONResponse(described, headers={"Cache-Control": "no-cache"})
+    async def openapi_json(request: Request) -> Response:
+        return etags.answer(request, document, "application/json", {"Cache-Control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return etags.answer(request, page(), "text/html; charset=utf-8", reference.HEADERS)
 
     return app

@@ -38,6 +38,10 @@ class Caller:
     key_kind: str = ""
     key_meter: str = ""  # the one that requests with this kind of key drive, if the catalog names one
 
+    def billing_page(self, public_url: str) -> str:
+        """Where its people buy more; they choose the account there, when an old token does not tell which it is."""
+        return f"{public_url}/dash/{self.slug}/billing" if self.slug else f"{public_url}/dash"
+
     def must(self, scope: str) -> None:
         """Raises 403 insufficient_scope."""
         if scope not in self.scopes:
@@ -114,7 +118,7 @@ def caller(scope: str, *others: str, tokens: bool) -> Callable[[Request], Awaita
                 token = await verify(sent, state.keys, state.public_url)
                 facts.of(request.scope).account_id = token.account_id
                 actor = pb.Actor(kind=pb.ACTOR_KIND_KEY, id=token.key_id)
-                found = Caller(token.account_id, token.scopes, token.key_id, actor)
+                found = Caller(token.account_id, token.scopes, token.key_id, actor, slug=token.slug)
             else:
                 found = await _by_key(request, state.backend, sent)
         if found.scopes.isdisjoint(others):

@@ -95,13 +95,14 @@ def binding(decision: pb.Decision) -> pb.LimitState | None:
     return next((state for state in decision.limits if state.name == decision.binding_limit), None)
 
 
-def refusal(meter: str, decision: pb.Decision, headers: dict[str, str]) -> Problem:
-    """What a limit's refusal says: the catalog's status and words, and the limit as it stands."""
+def refusal(meter: str, decision: pb.Decision, headers: dict[str, str], billing_page: str) -> Problem:
+    """What a limit's refusal says: the catalog's status and words, and the limit as it stands. `billing_page`: the
+    account's own, told where paying helps."""
     told, bound = decision.refusal, binding(decision)
     status = told.http_status if told.http_status in REFUSALS else 429
     extra: dict[str, Any] = {
         "violated-policies": [decision.binding_limit] if decision.binding_limit else [],
-        "checkoutUrl": told.billing_url,
+        "checkoutUrl": billing_page if told.billing_url else "",
         "supportContact": told.support_contact,
     }
     if decision.HasField("retry_after"):

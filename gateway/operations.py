@@ -34,6 +34,7 @@ RATE_HEADERS = {
     "RateLimit": {"$ref": "#/components/headers/RateLimit"},
 }
 _RETRY_AFTER = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
+_ETAG = {"ETag": {"$ref": "#/components/headers/ETag"}}
 _CHALLENGE = {"WWW-Authenticate": {"$ref": "#/components/headers/Challenge"}}
 
 
@@ -44,10 +45,12 @@ def operation(
     idempotent: bool = False,
     credentials: tuple[str, ...] = (),
     metered: bool = False,
+    cached: bool = False,
     ok: int = 200,
 ) -> dict[str, Any]:
     """Keyword arguments for a route decorator. `codes`: the problems that this route names, beside the usual ones.
-    `metered`: a limit of the plan may refuse, with one of the statuses that catalogs choose from."""
+    `metered`: a limit of the plan may refuse, with one of the statuses that catalogs choose from. `cached`: the answer
+    has an ETag."""
     extra: dict[str, Any] = {"security": [{name: []} for name in credentials]}
     named = [*codes, "internal"]
     if credentials:
@@ -67,6 +70,10 @@ def operation(
     if metered:
         _document_refusals(responses)
         responses[ok] = {"headers": RATE_HEADERS}
+    if cached:
+        extra.setdefault("parameters", []).append({"$ref": "#/components/parameters/IfNoneMatch"})
+        responses[ok] = {"headers": _ETAG}
+        responses[304] = {"description": "What the caller has is current.", "headers": _ETAG}
     return {"openapi_extra": extra, "responses": responses}
 
 

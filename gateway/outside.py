@@ -67,6 +67,7 @@ def public_keys(jwks_json: str) -> dict[str, RSAPublicKey]:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise Unavailable("The issuer's key set cannot be read.", reason="JWKS_UNREADABLE") from None
     keys: dict[str, RSAPublicKey] = {}
+    several: set[str] = set()  # ids under which there are different keys: which of them is meant, nobody can tell
     for member in usable:
         kid, operations = member.get("kid"), member.get("key_ops", ["verify"])
         fits = (
@@ -79,10 +80,23 @@ def public_keys(jwks_json: str) -> dict[str, RSAPublicKey]:
         if not fits or not isinstance(kid, str) or not kid:
             continue
         try:
-            keys[kid] = _rsa(str(member["n"]), str(member["e"]))
+            key = _rsa(str(member["n"]), str(member["e"]))
         except (KeyError, ValueError):
             log.warning("outside.key_unusable")
-    return keys
+            continue
+        if keys.setdefault(kid, key).public_numbers() != key.public_numbers():
+            log.warning("outside.key_id_ambiguous")
+            several.add(kid)
+    return {kid: key for kid, key in keys.items() if kid not in several}
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError when a member is there twice: parsers differ in which of them counts (RFC 7515,
+    section 4; RFC 7519, section 4)."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member is there twice")
+    return found
 
 
 def _rsa(n: str, e: str) -> RSAPublicKey:
@@ -163,7 +177,7 @@ class OutsideTokens:
         if not self._issuer or len(credential) > _MAX_TOKEN:
             return None
         try:
-            header = json.loads(_decoded(credential.partition(".")[0]))
+            header = json.loads(_decoded(credential.partition(".")[0]), object_pairs_hook=_said_once)
             for part in credential.split(".")[1:]:
                 _decoded(part)
             kid = self._kid(header)
@@ -171,7 +185,7 @@ class OutsideTokens:
             if key is None:
                 return None
             # The library's checks of claims convert types and know no azp: only the signature is left to it.
-            claims = json.loads(_JWS.decode(credential, key, algorithms=["RS256"]))
+            claims = json.loads(_JWS.decode(credential, key, algorithms=["RS256"]), object_pairs_hook=_said_once)
         except (jwt.PyJWTError, ValueError, RecursionError):
             return None
         return claims if isinstance(claims, dict) else None

@@ -60,6 +60,7 @@ class Token:
     account_id: str
     scopes: frozenset[str]
     key_id: str = ""
+    slug: str = ""
 
 
 async def verify(credential: str, keys: KeySet[Ed25519PublicKey], issuer: str) -> Token:
@@ -70,7 +71,9 @@ async def verify(credential: str, keys: KeySet[Ed25519PublicKey], issuer: str) -
     if claims["exp"] <= time.time():
         raise unauthenticated("token_expired")
     scopes = frozenset(str(claims.get("scope", "")).split())
-    return Token(account_id=claims["sub"], scopes=scopes, key_id=str(claims.get("key_id", "")))
+    return Token(
+        account_id=claims["sub"], scopes=scopes, key_id=str(claims.get("key_id", "")), slug=str(claims.get("slug", ""))
+    )
 
 
 async def _claims(credential: str, keys: KeySet[Ed25519PublicKey]) -> dict[str, Any] | None:

@@ -154,6 +154,14 @@ COMPONENTS: dict[str, dict[str, Any]] = {
             "schema": {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
             "example": "order-4711",
         },
+        "IfNoneMatch": {
+            "name": "If-None-Match",
+            "in": "header",
+            "required": False,
+            "description": "The ETag of the answer that the caller has.",
+            "schema": {"type": "string"},
+            "example": '"6f1ed002ab5595859014ebf0951522d9"',
+        },
         "RequestId": {
             "name": "X-Request-Id",
             "in": "header",

@@ -62,6 +62,8 @@ _USUAL: dict[str, Any] = {
     "missed_events": 0,
     "name": "Ada's Relay",
     "ours": "active",
+    "period_end": "2026-05-01T00:00:00Z",
+    "period_start": _TIME,
     "payload": {"id": "evt_1TxYz", "object": "event", "type": "invoice.paid"},
     "price_id": "price_1TxYz",
     "price_tier": "pro",
@@ -130,7 +132,7 @@ def of(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "") ->
         return schema["default"]
     if "enum" in schema:
         return schema["enum"][0]
-    usual = _USUAL.get(name, _TIME if name.endswith("_at") else None)
+    usual = _USUAL.get(name, _TIME if name.endswith("_at") and "anyOf" not in schema else None)
     if usual is not None and _fits(usual, schema):
         return usual
     if "allOf" in schema:
@@ -173,10 +175,10 @@ def of_body(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, 
 
 
 def of_path(path: str) -> str:
-    return path.format_map(_Missing({name: quote(value) for name, value in PARAMETERS.items()}))
+    return path.format_map(_Known({name: quote(value) for name, value in PARAMETERS.items()}))
 
 
-class _Missing(dict[str, str]):
+class _Known(dict[str, str]):
     def __missing__(self, name: str) -> str:
         return name
 

@@ -46,6 +46,11 @@ LINKS: dict[tuple[str, str], list[tuple[str, str, dict[str, str]]]] = {
         ("Show", "show_stripe_event", {"event_id": f"{_BODY}events/0/id"}),
         ("Replay", "replay_stripe_event", {"event_id": f"{_BODY}events/0/id"}),
     ],
+    ("list_messages", "200"): [
+        ("Show", "show_message", {"message_id": f"{_BODY}messages/0/id"}),
+        ("Resend", "resend_message", {"message_id": f"{_BODY}messages/0/id"}),
+        ("NextPage", "list_messages", {"page_token": f"{_BODY}next_page_token"}),
+    ],
 }
 
 

@@ -25,16 +25,16 @@ async def issue(request: Request, posting: Posting, backend: Services) -> Respon
     the same key."""
     visit, form = posting
     visit.must(visit.may_issue_keys)
-    asked = key_pb2.IssueKeyRequest(
-        account_id=visit.account.id,
-        actor=visit.caller.actor,
-        kind=form.text("kind", 63, least=1),
-        name=form.text("name", 100, least=1),
-        request_id=form.text("request_id", 64),
-    )
     try:
+        asked = key_pb2.IssueKeyRequest(
+            account_id=visit.account.id,
+            actor=visit.caller.actor,
+            kind=form.text("kind", 63, least=1),
+            name=form.text("name", 100, least=1),
+            request_id=form.text("request_id", 64),
+        )
         answer = await backend.billing.call(backend.keys.IssueKey, asked)
-    except TollwayError as error:
+    except (Problem, TollwayError) as error:
         return await refused(request, visit, error)
     return await _shown(request, visit, answer.key, answer.api_key, None)
 

@@ -172,11 +172,10 @@ def _refusal(caller: Caller, decision: pb.Decision, headers: dict[str, str], pub
     """As the page words it: 402 is `payment_required` with a reason; a quota's carries where to buy more *instead of*
     the support contact.
     """
-    problem = refusal(caller.key_meter, decision, headers)
+    problem = refusal(caller.key_meter, decision, headers, caller.billing_page(public_url))
     if problem.status == 402:
         problem.code = "payment_required"
     if "checkoutUrl" in problem.extra:
-        problem.extra["checkoutUrl"] = f"{public_url}/dash/{caller.slug}/billing"
         bound = binding(decision)
         if bound is not None and bound.kind == pb.LIMIT_KIND_QUOTA:
             problem.extra.pop("supportContact", None)

@@ -62,7 +62,7 @@ class Contact(BaseModel):
 
 
 class ErasedAccount(BaseModel):
-    id: str
+    id: str = Field(examples=["acct_019ab0c4d5e67f8899aabbccddeeff00"])
     erased_at: str
     stripe_done: bool = Field(description="false: the customer is deleted as soon as Stripe answers.")
 

@@ -44,8 +44,8 @@ class Snapshots(BaseModel):
 class LateUse(BaseModel):
     account_id: str
     meter: str = Field(examples=["live_downloads"])
-    period_start: str
-    period_end: str = Field(description="Exclusive.")
+    period_start: str = Field(examples=["2026-03-01T00:00:00Z"])
+    period_end: str = Field(description="Exclusive.", examples=["2026-04-01T00:00:00Z"])
     used: int = Field(description="Units of the whole period.")
     sent: int = Field(description="Of these, what Stripe's meter has taken.")
     recorded_at: str

@@ -12,15 +12,13 @@ from gateway.auth import Operator
 from gateway.backend import Services
 from gateway.body import Body, json_body
 from gateway.headers import IdempotencyKey
-from gateway.operations import OPERATOR_TOKEN, operation
+from gateway.operations import OPERATOR, operation
 from gateway.paging import PageQuery, paged
 from gateway.problems import Problem
 from gateway.times import rfc3339
 from tollway.notify.v1 import notify_pb2 as pb
 
 router = APIRouter(prefix="/v1/operator/messages", tags=["operator"])
-_OPERATOR: dict[str, Any] = {"credentials": (OPERATOR_TOKEN,)}
-_DENIED = ("operator_token_invalid", "operator_disabled")
 _PRIVATE = {"Cache-Control": "no-store"}
 _STATES = {
     name.removeprefix("MESSAGE_STATE_").lower(): number
@@ -65,7 +63,7 @@ class ResendBody(Body):
     again: bool = Field(False, description="Also what the mail server has accepted.", examples=[False])
 
 
-@router.get("", summary="List mails", **paged(operation("invalid_argument", *_DENIED, **_OPERATOR)))
+@router.get("", summary="List mails", **paged(operation("invalid_argument", credentials=OPERATOR)))
 async def list_messages(
     operator: Operator,
     page: PageQuery,
@@ -87,7 +85,7 @@ async def list_messages(
     return Messages(messages=found, next_page_token=answer.next_page_token or None)
 
 
-@router.get("/{message_id}", summary="Show a mail", **operation("message_not_found", *_DENIED, **_OPERATOR))
+@router.get("/{message_id}", summary="Show a mail", **operation("message_not_found", credentials=OPERATOR))
 async def show_message(operator: Operator, message_id: str, backend: Services, response: Response) -> ShownMessage:
     """With who had it sent again."""
     answer = await backend.notify.call(backend.messages.GetMessage, pb.GetMessageRequest(message_id=message_id[:100]))
@@ -108,10 +106,9 @@ async def show_message(operator: Operator, message_id: str, backend: Services, r
         "message_erased",
         "nothing_to_send",
         "no_recipient",
-        *_DENIED,
         body=ResendBody,
         idempotent=True,
-        **_OPERATOR,
+        credentials=OPERATOR,
     ),
 )
 async def resend_message(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from gateway import etags
 from gateway.backend import Services
 from gateway.operations import operation
 from tollway.billing.v1 import billing_pb2 as pb
@@ -40,12 +41,17 @@ class Plans(BaseModel):
     plans: list[Plan]
 
 
-@router.get("/v1/plans", summary="List the plans", **operation("unavailable", "deadline_exceeded"))
-async def list_plans(backend: Services, response: Response) -> Plans:
+@router.get(
+    "/v1/plans",
+    response_model=Plans,
+    summary="List the plans",
+    **operation("unavailable", "deadline_exceeded", cached=True),
+)
+async def list_plans(backend: Services, request: Request) -> Response:
     """The tiers in order, with the prices that are on sale."""
     answer = await backend.billing.call(backend.plans.ListPlans, pb.ListPlansRequest())
-    response.headers["Cache-Control"] = "no-cache"
-    return Plans(product=answer.product, plans=[_plan(plan) for plan in answer.plans])
+    plans = Plans(product=answer.product, plans=[_plan(plan) for plan in answer.plans])
+    return etags.answer(request, plans.model_dump_json().encode(), "application/json", {"Cache-Control": "no-cache"})
 
 
 def _plan(plan: pb.Plan) -> Plan:

@@ -105,7 +105,7 @@ async def count_use(
     headers = rate_limit(windows(decision.limits, request.app.state.clock))
     headers["Cache-Control"] = "no-store"
     if not decision.allowed:
-        raise refusal(body.meter, decision, headers)
+        raise refusal(body.meter, decision, headers, caller.billing_page(request.app.state.public_url))
     response.headers.update(headers)
     bound = tightest(decision.limits)
     return Counted(

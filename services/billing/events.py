@@ -73,7 +73,8 @@ class Announcer:
             allowances={
                 name: count for name, count in allowances.items() if isinstance(count, int) and name not in keys
             },
-            billing_url=self.public_url,
+            # Of everybody's accounts: quota keeps one plan for all that are on it.
+            billing_url=f"{self.public_url}/dash",
             support_contact=self.catalog.product.contact,
         )
 

@@ -113,16 +113,32 @@ def variable(settings: type[BaseSettings], field_name: str) -> str:
     return str(alias) if alias else f"{settings.model_config.get('env_prefix', '')}{field_name}".upper()
 
 
-def load(settings: type[S]) -> S:
-    """Reads the settings or ends the process with one line per wrong variable on stderr (exit 78, EX_CONFIG)."""
+class Wrong(Exception):
+    """The settings cannot be used; `problems` has one line for each wrong variable, and no value."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def read(settings: type[S]) -> S:
+    """Raises Wrong."""
     try:
         return settings()
     except ValidationError as error:
         problems = [_describe(settings, problem) for problem in error.errors(include_input=False, include_url=False)]
     except ValueError as error:  # ours, or raised by a service's model_post_init
         problems = [str(error)]
-    for problem in problems:
-        print(f"configuration: {problem}", file=sys.stderr)
+    raise Wrong(problems)
+
+
+def load(settings: type[S]) -> S:
+    """Reads the settings or ends the process with one line per wrong variable on stderr (exit 78, EX_CONFIG)."""
+    try:
+        return read(settings)
+    except Wrong as wrong:
+        for problem in wrong.problems:
+            print(f"configuration: {problem}", file=sys.stderr)
     raise SystemExit(EX_CONFIG)
 
 

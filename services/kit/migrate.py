@@ -86,13 +86,19 @@ _NAMES = re.compile(r'^(revision|down_revision) = "([^"]+)"', re.MULTILINE)
 
 def _is_newest(connection: Connection, migrations: Path) -> bool:
     """True when the database is at the one revision that no other builds on; when in doubt Alembic is asked."""
+    current, newest = revisions(connection, migrations)
+    connection.commit()
+    return current is not None and current == newest
+
+
+def revisions(connection: Connection, migrations: Path) -> tuple[str | None, str | None]:
+    """What the database is at (None: nothing), and the one revision that no other builds on (None: it is not one)."""
     found = [dict(_NAMES.findall(path.read_text())) for path in (migrations / "versions").glob("*.py")]
     heads = {each.get("revision") for each in found} - {each.get("down_revision") for each in found}
     current = None
     if inspect(connection).has_table("alembic_version"):
         current = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    connection.commit()
-    return current is not None and heads == {current}
+    return current, next(iter(heads)) if len(heads) == 1 else None
 
 
 def run_environment(context: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 
 FLAGS = (
     "--no-sandbox",
@@ -46,11 +46,14 @@ async def running() -> AsyncIterator[Browser]:
             await browser.close()
 
 
+expect.set_options(timeout=30_000)  # a loaded machine takes its time
+
+
 async def open_page(browser: Browser, size: tuple[int, int] = DESKTOP, *, scripts: bool = True) -> Page:
     viewport: ViewportSize = {"width": size[0], "height": size[1]}
     context = await browser.new_context(viewport=viewport, locale="en-US", java_script_enabled=scripts)
     page = await context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(30_000)
     return page
 
 

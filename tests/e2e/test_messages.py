@@ -25,7 +25,7 @@ async def test_message_100_001_on_free_is_refused_with_402_and_what_to_do_about_
         "limit": 100_000,
         "remaining": 0,
         "tier": "free",
-        "checkoutUrl": world.stack.gateway_url,
+        "checkoutUrl": f"{world.stack.gateway_url}/dash/{customer.account['slug']}/billing",
         "resets_at": (await customer.messages())["resets_at"],
         "violated-policies": ["messages_per_month"],
     }

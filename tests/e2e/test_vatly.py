@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import grpc
 import httpx
 import pytest
 
+from tests.e2e.lures import lures
 from tests.e2e.quickstart import typed
 from tests.e2e.vatly import BUSINESS, SCALE, Member, member, price_id, token, vatly, world
 from tests.e2e.world import DECLINED, PROBLEM, Json, World, until
@@ -83,7 +86,7 @@ async def test_the_501st_request_of_a_month_on_free_is_402_and_whom_it_concerns_
     document = refused(answer, 402, "monthly_request_limit_exceeded")
     assert document["reason"] == "monthly_request_limit_exceeded"
     assert (document["used"], document["limit"], document["remaining"]) == (500, 500, 0)
-    assert document["checkoutUrl"].startswith(world.stack.gateway_url)
+    assert re.fullmatch(re.escape(world.stack.gateway_url) + r"/dash/[\w-]+/billing", document["checkoutUrl"])
     assert int(answer.headers["retry-after"]) > 60
 
 
@@ -291,6 +294,34 @@ async def test_billing_takes_a_token_of_an_admin(world: World, method: str, path
     said = json.loads(base64.urlsafe_b64decode(claims + "=="))
     forged = base64.urlsafe_b64encode(json.dumps(said | {"sub": "user_ada"}).encode()).rstrip(b"=").decode()
     refused(await Member(world, f"{head}.{forged}.{signature}").call(method, path, body), 401, "token_invalid")
+
+
+async def test_a_token_that_names_a_key_or_its_place_is_401_and_nobody_asks_there(world: World) -> None:
+    asked: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode())
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    good = await token(world, "user_lured")
+    header, said = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in good.split(".")[:2])
+    async with httpx.AsyncClient(trust_env=False) as client:
+        (key,) = (await client.get(world.env["TOLLWAY_CLERK_JWKS_URL"])).json()["keys"]
+        modulus = base64.urlsafe_b64decode(key["n"] + "==")
+        for what, lure in lures(address, header, said, modulus).items():
+            for method, path in (("GET", "/admin/billing/subscription"), ("GET", "/v1/usage"), ("GET", "/v1/billing")):
+                answer = await Member(world, lure).call(method, path)
+                code = "token_invalid" if path.startswith("/admin/") else answer.json()["code"]
+                refused(answer, 401, code)
+                assert code in {"token_invalid", "api_key_required"}, what
+        assert asked == []
+        with contextlib.suppress(httpx.HTTPError):
+            await client.get(f"{address}/heard")
+    assert asked == ["GET /heard HTTP/1.1\r\n"], "who asks there is heard"
+    assert (await Member(world, good).call("GET", "/admin/billing/subscription")).status_code == 200
+    server.close()
 
 
 async def test_what_is_not_there_is_a_problem_with_the_same_meta(world: World) -> None:

@@ -30,9 +30,13 @@ def import_customers(
     ] = False,
     after: Annotated[str, typer.Option("--after", metavar="TOKEN", help="Go on where an earlier run stopped.")] = "",
 ) -> None:
-    """Make accounts for customers that subscribe at Stripe already. Running it again makes no second one.
+    """Make accounts for customers who subscribe at Stripe.
 
-    Examples: tollway admin import --dry-run, tollway admin import --customer cus_… --account acct_…
+    Running it again makes no second one.
+
+    Examples:
+      tollway admin import --dry-run
+      tollway admin import --customer cus_… --account acct_…
     """
     found: dict[str, dict[str, Any]] = {}
     token: str | None = after or None
@@ -61,9 +65,12 @@ def import_customers(
 def contact(
     account: _Account, email: Annotated[str, typer.Argument(help="Where its mail is to go from now on.")]
 ) -> None:
-    """Change where an account's mail goes; its customer at Stripe gets the address too.
+    """Change where an account's mail goes.
 
-    Example: tollway admin contact acct_… billing@example.com
+    Its customer at Stripe gets the address too.
+
+    Example:
+      tollway admin contact acct_… billing@example.com
     """
     with operator_api() as api:
         done = api.put(f"/v1/operator/accounts/{account_id(api, account)}/contact", {"email": email})
@@ -83,7 +90,8 @@ def erase(
 
     Ids, amounts and times of invoices stay. End its subscription first.
 
-    Example: tollway admin erase acct_…
+    Example:
+      tollway admin erase acct_…
     """
     with operator_api() as api:
         chosen = account_id(api, account)
@@ -106,9 +114,12 @@ def erase(
 def late_usage(
     account: Annotated[str, typer.Option("--account", metavar="ACCOUNT", help="Only this one's.")] = "",
 ) -> None:
-    """List use that reached Stripe after the invoice of its period was final: it is on the next one.
+    """List use that came too late for its period's invoice.
 
-    Example: tollway admin late-usage
+    It reached Stripe after that invoice was final, and is on the next one.
+
+    Example:
+      tollway admin late-usage
     """
     with operator_api() as api:
         chosen = account_id(api, account) if account else ""

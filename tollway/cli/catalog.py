@@ -6,16 +6,15 @@ work where the services are installed: in a checkout or the container image.
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
 import sys
 from typing import Annotated
 
 import typer
 
-from tollway.cli import output
+from tollway.cli import installation, output
 from tollway.cli.command import current
-from tollway.cli.errors import FAILED, REFUSED, USAGE, CliError
+from tollway.cli.errors import FAILED, REFUSED, CliError
+from tollway.cli.progress import spinner
 
 _File = Annotated[str, typer.Argument(metavar="FILE", help="The catalog, YAML.")]
 _CONFIG = 78  # EX_CONFIG of sysexits.h: what the services end with when a setting is wrong
@@ -48,12 +47,13 @@ def push(
 
 
 def _run(module: str, *arguments: str) -> None:
-    if importlib.util.find_spec("services") is None:
-        step = "run it in the checkout or in the container image"
-        raise CliError("the services of tollway are not installed here", code=USAGE, next_step=step)
-    done = subprocess.run(  # noqa: S603 - our own module, and no shell
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
-    )
+    import subprocess
+
+    installation.require()
+    with spinner("Asking the installation's own program"):
+        done = subprocess.run(  # noqa: S603 - our own module, and no shell
+            [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+        )
     told = done.stdout.splitlines()
     if done.returncode:
         message = done.stderr.strip() or f"{module} ended with {done.returncode}"

@@ -23,7 +23,8 @@ def republish(
 
     Events are kept for at least seven days after they were published.
 
-    Example: tollway events republish --since 2026-04-01T12:00:00Z
+    Example:
+      tollway events republish --since 2026-04-01T12:00:00Z
     """
     from_time = checked_time(since)
     with operator_api() as api:
@@ -39,9 +40,10 @@ def republish(
 
 
 def snapshot() -> None:
-    """Announce what every account is entitled to now, for a subscriber that is new.
+    """Announce what every account has, for a new subscriber.
 
-    Example: tollway events snapshot
+    Example:
+      tollway events snapshot
     """
     with operator_api() as api:
         count = pages(api, "/v1/operator/events/snapshot", {}, "accounts")

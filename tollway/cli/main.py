@@ -19,6 +19,7 @@ from tollway.cli import (
     caps,
     catalog,
     change,
+    doctor,
     events,
     events_again,
     invoices,
@@ -169,7 +170,7 @@ def catalog_group() -> None:
 @notify_app.callback()
 @with_options
 def notify_group() -> None:
-    """See what became of mails, send one again, look at them before customers do."""
+    """See what became of mails; send one again; preview."""
 
 
 @local_app.callback()
@@ -187,6 +188,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "plans": usage.plans,
     "usage": usage.usage,
     "audit": audit.audit,
+    "doctor": doctor.doctor,
     "reconcile": reconcile.reconcile,
 }
 _BILLING: dict[str, Callable[..., Any]] = {

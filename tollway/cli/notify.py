@@ -6,17 +6,14 @@ they are installed: in a checkout or the container image.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from tollway.cli import output
+from tollway.cli import installation, output
 from tollway.cli.admin_accounts import operator_api
 from tollway.cli.command import current
 from tollway.cli.errors import FAILED, REFUSED, USAGE, CliError
@@ -36,7 +33,8 @@ def list_messages(
     Dead ones were refused for good; unknown ones may or may not have arrived, and are sent again only by
     `tollway notify resend`.
 
-    Example: tollway notify list --state dead
+    Example:
+      tollway notify list --state dead
     """
     if state not in {"", *STATES} or not re.fullmatch(r"[A-Za-z0-9_]*", account):
         raise CliError("not a state, or not an account's id", code=USAGE, next_step=f"states: {', '.join(STATES)}")
@@ -62,9 +60,12 @@ def list_messages(
 
 
 def show(message: _Message) -> None:
-    """Show one mail: whom it was for, how often it was tried, why it is not sent, and who had it sent again.
+    """Show what became of one mail.
 
-    Example: tollway notify show msg_…
+    That is whom it was for, how often it was tried, why it is not sent, and who had it sent again.
+
+    Example:
+      tollway notify show msg_…
     """
     with operator_api() as api:
         told = api.get(f"/v1/operator/messages/{_id(message)}")
@@ -87,7 +88,8 @@ def resend(
 
     Doing it twice at once sends one mail. Its Message-ID stays, so that mail programs show one.
 
-    Example: tollway notify resend msg_…
+    Example:
+      tollway notify resend msg_…
     """
     with operator_api() as api:
         seen = api.get(f"/v1/operator/messages/{_id(message)}")
@@ -114,7 +116,10 @@ def preview(
 ) -> None:
     """Show a mail with made-up facts, before any customer gets it.
 
-    Examples: tollway notify preview, tollway notify preview receipt --open --catalog catalogs/vatly.yaml
+    Examples:
+      tollway notify preview
+      tollway notify preview receipt --open
+      tollway notify preview receipt --catalog catalogs/vatly.yaml
     """
     if not kind:
         kinds = _program("services.notify.preview").split()
@@ -128,6 +133,8 @@ def preview(
     shown = _program("services.notify.preview", kind, form, *brand)
     path = out
     if open_it and not path:
+        import tempfile
+
         with tempfile.NamedTemporaryFile("w", suffix=".html", prefix=f"tollway-{kind}-", delete=False) as file:
             path = file.name
     if path:
@@ -175,9 +182,9 @@ def _id(message: str) -> str:
 
 def _program(module: str, *arguments: str) -> str:
     """What one of the services' programs prints."""
-    if importlib.util.find_spec("services") is None:
-        step = "run it in the checkout or in the container image"
-        raise CliError("the services of tollway are not installed here", code=USAGE, next_step=step)
+    import subprocess
+
+    installation.require()
     done = subprocess.run(  # noqa: S603 - our own module, and no shell
         [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
     )

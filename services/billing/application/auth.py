@@ -108,6 +108,7 @@ async def exchange_token(api_key: str, context: Context, keys: SigningKeys) -> s
         {
             "iss": context.settings.public_url,
             "sub": owner.account.id,
+            "slug": owner.account.slug,
             "iat": int(now.timestamp()),
             "nbf": int(now.timestamp()),
             "exp": int((now + TOKEN_LIFE).timestamp()),

@@ -150,12 +150,10 @@ async def poll(device_code: str, context: Context) -> Granted:
             raise domain.refusal(outcome, polled.interval)
         user = await uow.users.get(str(polled.user_id))
         account = await uow.accounts.get(str(polled.account_id))
-        token = new_key(sessions.PREFIX)
-        session = Session(new_id("sid"), user, now, now + sessions.LIFE, None)
-        await uow.sessions.add(session, token.hash)
+        session, token = await sessions.open_session(user, now, uow)
         failpoint("billing.device_login.before_commit")
         await uow.commit()
-    return Granted(session, token.secret, account)
+    return Granted(session, token, account)
 
 
 def _checked_client(name: str) -> str:

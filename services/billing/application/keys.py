@@ -13,6 +13,7 @@ from services.billing.domain.api_key import new_key, refuse_another, sharing_all
 from services.billing.domain.principal import Actor, ActorKind
 from services.billing.errors import KeyEnded, KeyNotFound, UnknownKeyKind
 from services.billing.storage import BillingUnitOfWork
+from services.billing.storage.accounts import Account
 from services.billing.storage.keys import ApiKey
 from services.kit.errors import InvalidArgument
 from services.kit.failpoint import failpoint
@@ -48,6 +49,11 @@ class RevokeKey:
     key_id: str
 
 
+def billing_page(account: Account, context: Context) -> str:
+    """Where the account's people buy more."""
+    return f"{context.settings.public_url}/dash/{account.slug}/billing"
+
+
 async def issue_key(command: IssueKey, context: Context) -> key_pb2.IssueKeyResponse:
     """A key of the kind, if the tier of now allows another one. Two at once never exceed the allowance."""
     if command.kind not in context.catalog.key_kinds:
@@ -61,10 +67,10 @@ async def issue_key(command: IssueKey, context: Context) -> key_pb2.IssueKeyResp
             earlier = await idempotency.find(scope, request_id, mark, uow, context.vault)
             if earlier is not None:
                 return key_pb2.IssueKeyResponse.FromString(earlier)
-        await uow.accounts.get(command.account_id, lock=True)
+        account = await uow.accounts.get(command.account_id, lock=True)
         tier = (await uow.entitlements.get(command.account_id)).tier
         held = await uow.keys.held(command.account_id, sharing_allowance(context.catalog, command.kind))
-        refuse_another(context.catalog, command.kind, tier, held, context.settings.public_url)
+        refuse_another(context.catalog, command.kind, tier, held, billing_page(account, context))
         user_id = await _user(command.actor, command.account_id, uow)
         key, secret = await add_key(command.account_id, command.kind, name, user_id, uow, context)
         await audit.record(

@@ -40,6 +40,7 @@ class Gateway:
     signed_up: int = 0
     made: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[str, str, Any, str]] = field(default_factory=list)
+    keys: list[tuple[str, str]] = field(default_factory=list)  # method and Idempotency-Key of each call
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     on_status: Callable[[Gateway], None] = lambda _: None
     polls: list[str] = field(default_factory=list)  # what a device login's polls are refused with, in order
@@ -168,6 +169,7 @@ def gateway() -> Iterator[Gateway]:
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
+            state.keys.append((self.command, self.headers.get("Idempotency-Key", "")))
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, headers, content = state.answer(
                 self.command, self.path, json.loads(raw) if raw else None, self.headers.get("Authorization", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 
 import pytest
@@ -119,20 +118,11 @@ def test_a_key_that_cannot_be_stored_is_still_shown(cli: Cli, gateway: Gateway) 
     assert "cannot write" in done.stderr
 
 
-def test_help_lists_the_exit_codes_and_imports_nothing_heavy(cli: Cli) -> None:
-    for command in ([], ["billing"], ["billing", "upgrade"], ["events", "tail"]):
-        assert "Exit codes: 0 done" in " ".join(cli(*command, "--help").stdout.split())
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [TOLLWAY[0], "-X", "importtime", *TOLLWAY[1:], "--help"],
-        env=cli.env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_help_imports_little_so_that_it_answers_at_once(cli: Cli) -> None:
+    """Counted, not timed: some 180 modules are 0.15 s on a machine that is not busy, rich alone would double both."""
+    command = [TOLLWAY[0], "-X", "importtime", *TOLLWAY[1:], "--help"]
+    done = subprocess.run(command, env=cli.env, capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"httpx", "nats", "grpc", "google.protobuf", "asyncio", "platformdirs", "services"}
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"tollway --help: {spent:.2f} s of processor time")
-    assert spent < 0.6  # alone on a machine it takes half of 0.3 s; others run beside the tests
+    heavy = {"httpx", "nats", "grpc", "google.protobuf", "asyncio", "platformdirs", "services", "rich", "ssl", "socket"}
+    assert not imported & heavy
+    assert len(imported) < 220, len(imported)

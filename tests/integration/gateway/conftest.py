@@ -16,10 +16,12 @@ from local import ports
 from services.kit.process import Tasks
 from services.kit.rpc import Server
 from tests.integration.gateway.fakes import Billing, KillSwitches, Quota
+from tests.integration.gateway.mails import Notify
 from tollway.billing.v1.account_pb2_grpc import add_AccountServiceServicer_to_server
 from tollway.billing.v1.auth_pb2_grpc import add_AuthServiceServicer_to_server
 from tollway.billing.v1.billing_pb2_grpc import add_BillingServiceServicer_to_server
 from tollway.billing.v1.webhook_pb2_grpc import add_WebhookServiceServicer_to_server
+from tollway.notify.v1.notify_pb2_grpc import add_NotifyServiceServicer_to_server
 from tollway.quota.v1.kill_switch_pb2_grpc import add_KillSwitchServiceServicer_to_server
 from tollway.quota.v1.quota_pb2_grpc import add_QuotaServiceServicer_to_server
 
@@ -31,6 +33,7 @@ class Stack:
     billing: Billing
     quota: Quota
     switches: KillSwitches
+    notify: Notify
     http: httpx.AsyncClient
     port: int
     billing_server: Server
@@ -44,7 +47,7 @@ class Stack:
 
 @asynccontextmanager
 async def standing(**settings: str) -> AsyncIterator[Stack]:
-    billing, quota, switches = Billing(ISSUER), Quota(), KillSwitches()
+    billing, quota, switches, notify = Billing(ISSUER), Quota(), KillSwitches(), Notify()
     config = GatewaySettings(
         local=True,
         gateway_port=0,
@@ -65,13 +68,14 @@ async def standing(**settings: str) -> AsyncIterator[Stack]:
     servers[0].add(add_WebhookServiceServicer_to_server, billing, prefix + "WebhookService")
     servers[1].add(add_QuotaServiceServicer_to_server, quota, "tollway.quota.v1.QuotaService")
     servers[1].add(add_KillSwitchServiceServicer_to_server, switches, "tollway.quota.v1.KillSwitchService")
+    servers[2].add(add_NotifyServiceServicer_to_server, notify, "tollway.notify.v1.NotifyService")
     async with AsyncExitStack() as stack:
         for server in servers:
             await server.start()
             stack.push_async_callback(server.stop)
         port = await stack.enter_async_context(serve(config, Tasks()))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=40))
-        yield Stack(billing, quota, switches, http, port, servers[0], servers[1])
+        yield Stack(billing, quota, switches, notify, http, port, servers[0], servers[1])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -104,10 +104,13 @@ class Orgs:
 
 
 @asynccontextmanager
-async def running_orgs(dsn: str, *, local: bool, **settings: str) -> AsyncIterator[Orgs]:
+async def running_orgs(
+    dsn: str, *, local: bool, for_billing: dict[str, Any] | None = None, **settings: str
+) -> AsyncIterator[Orgs]:
     async with AsyncExitStack() as stack:
         outside_local = {} if local else {"local": False, "rpc_token": "t" * 32}
-        billing = await stack.enter_async_context(running_billing(dsn, CATALOG, **outside_local))
+        chosen = outside_local | (for_billing or {})
+        billing = await stack.enter_async_context(running_billing(dsn, CATALOG, **chosen))
         issuer = stack.enter_context(issuing())
         keys = auth.SigningKeys(billing.context)
         await keys.rotate()

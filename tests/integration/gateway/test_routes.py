@@ -204,7 +204,7 @@ async def test_a_refused_use_is_the_catalogs_problem_with_the_numbers(stack: Sta
     assert body["reason"] == "message_quota_exceeded"
     assert (body["meter"], body["used"], body["limit"], body["remaining"]) == ("messages", 10, 10, 0)
     assert body["resets_at"] == "2100-01-01T00:00:00Z"
-    assert body["checkoutUrl"] == "https://pay.example"
+    assert body["checkoutUrl"] == "https://api.example.com/dash/ada/billing"
     assert "supportContact" not in body
     assert answer.headers["retry-after"] == "91"
     assert answer.headers["ratelimit"].startswith('"messages_per_month";r=0;t=')

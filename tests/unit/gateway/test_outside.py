@@ -178,6 +178,14 @@ async def test_without_an_allow_list_any_party_is_taken(issuer: Issuer) -> None:
         assert await tokens.verify(sign(claims(azp=azp)))
 
 
+def _said_twice(name: str, first: str, last: str) -> str:
+    """A well signed token whose header has a member twice: parsers differ in which of them counts."""
+    members = {"alg": "RS256", "kid": "k1"} | {name: last}
+    head = b64((json.dumps({name: first})[:-1] + ", " + json.dumps(members)[1:]).encode())
+    signed = f"{head}.{b64(claims())}"
+    return f"{signed}.{b64(jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256).sign(signed.encode(), KEY))}"
+
+
 def forgeries() -> dict[str, str]:
     good = sign(claims())
     head, body, signature = good.split(".")
@@ -215,6 +223,10 @@ def forgeries() -> dict[str, str]:
         "typ of something else": sign(claims(), typ="dpop+jwt"),
         "typ no string": sign(claims(), typ=7),
         "another body": f"{head}.{b64(claims(sub='user_eve'))}.{signature}",
+        "kid twice, ours last": _said_twice("kid", "k9", "k1"),
+        "kid twice, ours first": _said_twice("kid", "k1", "k9"),
+        "alg twice": _said_twice("alg", "none", "RS256"),
+        "sub twice": sign(json.dumps(claims()).replace('"sub"', '"sub": "user_eve", "sub"', 1).encode()),
         "no signature": f"{head}.{body}.",
         "two parts": f"{head}.{body}",
         "four parts": f"{good}.x",
@@ -288,6 +300,15 @@ async def test_a_key_of_another_use_kind_or_strength_verifies_nothing(issuer: Is
     issuer.members = [member, jwk(STRANGER, kid="other")]
     assert await refusal(sign(claims())) == "token_invalid"
     assert public_keys(json.dumps({"keys": issuer.members})).keys() == {"other"}
+
+
+async def test_two_keys_under_one_id_verify_nothing_and_one_key_said_twice_does(issuer: Issuer) -> None:
+    for members in ([jwk(), jwk(STRANGER)], [jwk(STRANGER), jwk()]):
+        issuer.members = members
+        for key in (KEY, STRANGER):
+            assert await refusal(sign(claims(), key)) == "token_invalid"
+    issuer.members = [jwk(), jwk()]
+    assert (await verifier().verify(sign(claims()))).subject == "user_ada"
 
 
 def test_a_weak_key_is_left_out() -> None:
