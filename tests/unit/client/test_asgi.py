@@ -82,7 +82,7 @@ async def test_a_refusal_is_the_gateways_problem_document(status: int) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
     headers: dict[str, str] = {}
-    theirs: Problem = refusal("messages", response.decision, headers)
+    theirs: Problem = refusal("messages", response.decision, headers, response.decision.refusal.billing_url)
     assert answer.json() == theirs.document("https://gateway.example", "/things/%C3%A4%20b")
     assert answer.headers["retry-after"] == headers["Retry-After"] == "42"
     assert answer.headers["ratelimit-policy"] == '"messages_per_month";q=100'

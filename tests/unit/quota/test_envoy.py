@@ -262,7 +262,7 @@ REFUSED = st.builds(
 def test_a_refusal_reads_as_at_the_gateway(state: LimitState, refused: Refused) -> None:
     decision = Decision("pro", 3, [state], refused)
     ours = answers.of_decision("messages", decision, NOW)
-    theirs = gateway_refusal("messages", to_message(decision), {})
+    theirs = gateway_refusal("messages", to_message(decision), {}, refused.billing_url)
     assert json.loads(ours.body(instance="/x")) == theirs.document(URL, "/x")
     assert ours.headers.get("Retry-After") == theirs.headers.get("Retry-After")
 
