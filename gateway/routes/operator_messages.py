@@ -63,7 +63,7 @@ class ResendBody(Body):
     again: bool = Field(False, description="Also what the mail server has accepted.", examples=[False])
 
 
-@router.get("", summary="List mails", **paged(operation("invalid_argument", credentials=OPERATOR)))
+@router.get("", summary="List mails", **paged(operation("bad_page_token", "validation_failed", credentials=OPERATOR)))
 async def list_messages(
     operator: Operator,
     page: PageQuery,
