@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.billing.application import audit, metering
+from services.billing.application.accounts import addressed
 from services.billing.application.context import Context
 from services.billing.domain.principal import STRIPE, Actor, ActorKind
 from services.billing.domain.refund import Refund, Seen, State, refusal, window_end
@@ -281,7 +282,7 @@ async def note_reversal(
     await uow.reversals.announced(seen)
     details: dict[str, str | int] = {"amount": seen.amount, "currency": seen.currency, "status": seen.status}
     if seen.kind == "refund":
-        uow.outbox.add(context.announcer.refunded(account, seen), account.id)
+        uow.outbox.add(context.announcer.refunded(await addressed(account, uow), seen), account.id)
         await audit.record(uow, context, account.id, actor, "refund.made", seen.id, **details)
     else:
         uow.outbox.add(context.announcer.disputed(account, seen), account.id)
