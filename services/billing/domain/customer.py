@@ -48,7 +48,7 @@ class Known:
     named_account_id: str = ""  # the account that the customer names, when there is one here
     named_has_other: bool = False  # and it has another customer
     email_account_id: str = ""  # an account with the customer's address
-    email_customer_id: str = ""  # another live subscriber with that address
+    email_customer_id: str = ""  # another subscriber with that address
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ def judge(subscriber: Subscriber, known: Known, *, separate: bool) -> Verdict:
         message = f"An account has its address: {option} --account {known.email_account_id} binds it, or --separate."
         return _skipped("EMAIL_OF_ACCOUNT", message, known.email_account_id)
     if known.email_customer_id:
-        message = (
-            f"{known.email_customer_id} subscribes with the same address. With {option} --separate it gets its own."
-        )
+        message = f"{known.email_customer_id} has this address, too. With {option} --separate it gets its own."
         return _skipped("EMAIL_OF_ANOTHER_CUSTOMER", message)
     return Verdict(Outcome.IMPORTED)
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.billing.application import customer_push
 from services.billing.application.imports import ImportCustomers, Imported, import_customers
-from services.billing.domain.customer import Outcome
+from services.billing.domain.customer import Outcome, Subscriber
 from services.billing.domain.principal import Actor, ActorKind
 from services.billing.errors import StripeUnavailable
 from services.kit.errors import InvalidArgument
@@ -160,6 +160,26 @@ async def test_what_is_unclear_is_reported_with_the_reason_and_left_alone(billin
     (grace,) = (each for each in found if each.customer.id == "cus_grace")
     assert grace.verdict.account_id == taken
     assert await billing.rows("SELECT id FROM account") == [(taken,)]
+
+
+async def test_an_address_that_many_customers_share_stands_for_nobody_and_costs_no_call_for_each(
+    billing: Billing,
+) -> None:
+    mine = subscribes(billing, "one", email="shop@example.com")
+    for number in range(50):
+        billing.payments.customers[f"cus_walk_in_{number}"] = ""
+        billing.payments.people[f"cus_walk_in_{number}"] = ("shop@example.com", "Walk-in")
+    looked = 0
+    look = billing.payments.subscriber
+
+    async def counting(customer_id: str) -> Subscriber | None:
+        nonlocal looked
+        looked += 1
+        return await look(customer_id)
+
+    billing.payments.subscriber = counting  # type: ignore[method-assign]
+    assert outcomes(await run(billing)) == {mine: "EMAIL_OF_ANOTHER_CUSTOMER"}
+    assert looked == 0
 
 
 async def test_an_operator_who_has_looked_decides_what_was_unclear(billing: Billing) -> None:
