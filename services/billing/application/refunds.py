@@ -282,7 +282,9 @@ async def note_reversal(
     await uow.reversals.announced(seen)
     details: dict[str, str | int] = {"amount": seen.amount, "currency": seen.currency, "status": seen.status}
     if seen.kind == "refund":
-        uow.outbox.add(context.announcer.refunded(await addressed(account, uow), seen), account.id)
+        number = await uow.snapshots.invoice_number(seen.invoice_id)
+        whom = await addressed(account, uow)
+        uow.outbox.add(context.announcer.refunded(whom, seen, number), account.id)
         await audit.record(uow, context, account.id, actor, "refund.made", seen.id, **details)
     else:
         uow.outbox.add(context.announcer.disputed(account, seen), account.id)

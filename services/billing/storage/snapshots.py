@@ -87,6 +87,11 @@ class Snapshots:
         statement = select(*(invoice.c[name] for name in _INVOICE)).where(invoice.c.account_id == account_id)
         return [Invoice(**row) for row in (await self._connection.execute(statement)).mappings()]
 
+    async def invoice_number(self, invoice_id: str) -> str:
+        """As people know it; empty for one that is not held here."""
+        statement = select(invoice.c.number).where(invoice.c.id == invoice_id)
+        return (await self._connection.execute(statement)).scalar_one_or_none() or ""
+
     async def listed_invoices(self, account_id: str, before: str, limit: int) -> list[Invoice]:
         """Newest first, without drafts; `before` is the id of the last one seen, or empty."""
         statement = select(*(invoice.c[name] for name in _INVOICE)).where(

@@ -68,6 +68,7 @@ async def test_a_refund_ends_the_subscription_and_gives_the_base_fee_back(shop: 
     assert (await shop.state(account_id)).entitlement.tier == "canceled"
     (told,) = await shop.announced("InvoiceRefunded")
     assert (told.refund_id, told.invoice_id, told.amount, told.by_policy) == (made.stripe_refund_id, "in_1", 1500, True)
+    assert told.invoice_number == shop.payments.invoices["in_1"].number != ""
     actions = [row[0] for row in await shop.rows("SELECT action FROM audit_log ORDER BY id")]
     assert [a for a in actions if a.startswith("refund")] == ["refund.requested", "refund.made"]
 
