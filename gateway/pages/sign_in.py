@@ -114,6 +114,8 @@ async def sign_in_with_key(request: Request, backend: Services, remote_address: 
 @router.post("/sign-out")
 async def sign_out(request: Request, backend: Services) -> Response:
     token = cookies.session(request)
+    if not token:
+        return RedirectResponse("/dash/sign-in?done=signed-out", 303)
     await forms.read(request, token)
     await backend.billing.call(backend.identity.EndSession, identity_pb2.EndSessionRequest(session_token=token))
     response = RedirectResponse("/dash/sign-in?done=signed-out", 303)
