@@ -399,3 +399,21 @@ async def test_the_page_lists_the_newest_invoices_and_says_that_there_are_more(
     assert text.count("ABCD1234-") == 3 * 12  # in the row, and in the words of both links
     assert "ABCD1234-0000" not in text
     assert "These are the newest 12." in text
+
+
+async def test_code_that_fails_shows_a_page_that_tells_nothing_of_it(
+    orgs: Orgs, ada: Visitor, email: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, _ = await signed_up(orgs, email)
+    await ada.sign_in(email)
+
+    async def fails(*_: object) -> None:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr("gateway.pages.live.read", fails)
+    answer = await ada.get(page)
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-request-id"] in answer.text
+    assert "secret inside" not in answer.text
+    assert "RuntimeError" not in answer.text
