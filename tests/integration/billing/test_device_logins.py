@@ -90,6 +90,24 @@ async def test_many_polls_at_once_get_one_session(billing: Billing) -> None:
     assert await billing.rows("SELECT count(*) FROM login_session") == [(2,)]  # the browser's, and this one
 
 
+async def test_a_crash_before_the_session_is_stored_leaves_the_approval_to_the_next_poll(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slug, token = await signed_in(billing)
+    begun = await device_logins.begin("tollway", "", billing.context)
+    await device_logins.approve(begun.user_code, token, slug, billing.context)
+
+    def crash(name: str) -> None:
+        raise RuntimeError(name)
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(device_logins, "failpoint", crash)
+        with pytest.raises(RuntimeError, match=r"billing\.device_login\.before_commit"):
+            await device_logins.poll(begun.device_code, billing.context)
+    assert await billing.rows("SELECT count(*) FROM login_session") == [(1,)]  # the browser's
+    assert (await device_logins.poll(begun.device_code, billing.context)).account.slug == slug
+
+
 async def test_a_denied_code_opens_nothing_and_cannot_be_approved_any_more(billing: Billing) -> None:
     slug, token = await signed_in(billing)
     begun = await device_logins.begin("tollway", "", billing.context)
