@@ -14,8 +14,6 @@ import httpx
 
 from tests.e2e.manashiki import CONTACT, Org, developer, manashiki, sign_up, world
 from tests.e2e.quickstart import typed
-from tests.e2e.test_cli_story import Terminal
-from tests.e2e.test_cli_story import _line as read_line
 from tests.e2e.world import PROBLEM, Json, World, until
 from tests.infra.stack import Stack
 
@@ -427,21 +425,3 @@ async def test_a_cap_that_cannot_be_is_refused_naming_the_field_and_another_tena
 
 async def test_the_quick_start_runs_as_it_stands(manashiki: Stack, tmp_path: Path) -> None:
     assert await typed("quickstart-manashiki.md", manashiki, tmp_path) >= 5
-
-
-async def test_the_cli_upgrades_verifies_and_manages_the_selected_organization(world: World, tmp_path: Path) -> None:
-    org, terminal = await sign_up(world), Terminal(world, tmp_path / "home")
-    await terminal.tollway("login", "--api-key", org.test_key)
-    await terminal.tollway("orgs", "select", org.slug)
-    await terminal.tollway("billing", "portal", code=4)  # no_customer: nothing was bought yet
-    async with terminal.start("billing", "upgrade") as upgrade:  # without --org, and without a plan: one is sold
-        page = (await read_line(upgrade, r"/c/pay/cs_test_")).strip()
-        assert (await org.customer.pay(page)).status_code == 303
-        told, _ = await asyncio.wait_for(upgrade.communicate(), 30)
-    assert upgrade.returncode == 0
-    assert told.decode().startswith("Plan: paid\nStatus: active\nRenews: ")
-    assert terminal.opened.read_text() == page
-    assert await terminal.tollway("billing", "status", "--org", org.slug) == told.decode()
-    portal = await terminal.tollway("billing", "portal", "--org", org.slug)
-    assert terminal.opened.read_text() in portal
-    assert "/p/session/" in portal
