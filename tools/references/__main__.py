@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.references import asyncapi, metrics, protos, rest, settings
+from tools.references import asyncapi, cli, metrics, protos, rest, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -22,6 +22,7 @@ def pages() -> dict[str, str]:
         "asyncapi.yaml": "# Made by `make docs` from the comments in protos/. Edit those, not this file.\n"
         + asyncapi.document(contract),
         "configuration.md": _NOTE.format(source="the settings classes") + settings.page(ROOT),
+        "cli.md": _NOTE.format(source="the commands themselves") + cli.page(),
         "metrics.md": _NOTE.format(source="the calls in the code") + metrics.page(ROOT),
     }
 

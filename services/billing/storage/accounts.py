@@ -118,12 +118,6 @@ class Accounts:
         )
         await self._connection.execute(statement.values(contact_verify_time=now))
 
-    async def of_customers(self, customer_ids: Collection[str]) -> dict[str, Account]:
-        """By customer id; those of nobody are left out."""
-        statement = select(account).where(account.c.stripe_customer_id.in_(customer_ids))
-        found = [to_account(row) for row in (await self._connection.execute(statement)).all()]
-        return {each.stripe_customer_id: each for each in found if each.stripe_customer_id is not None}
-
     async def with_customer(self, after: str, limit: int) -> list[Account]:
         """Those that Stripe knows (erased ones are gone there), in the order of their ids."""
         statement = select(account).where(
