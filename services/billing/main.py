@@ -24,6 +24,7 @@ from services.billing.application import (
     refunds,
     sessions,
     sign_in,
+    sweep,
     webhooks,
 )
 from services.billing.application.auth import SigningKeys
@@ -109,6 +110,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(metering.run(context), "metering")
     tasks.start(operators.run(context), "overrides")
     tasks.start(reconcile.run(context), "reconciliation")
+    tasks.start(sweep.run(context), "sweep")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:

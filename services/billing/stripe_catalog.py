@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import stripe
 
-from services.billing.catalog import Catalog, Price
+from services.billing.catalog import Catalog, Price, Tier
 from services.billing.catalog.model import MeteredPrice
 from services.billing.ports import Endpoint, Pushed
 from services.billing.stripe_metering import CUSTOMER, VALUE, event_name
@@ -53,14 +53,17 @@ class _Push:
         for name, tier in self._catalog.tiers.items():
             if not tier.prices:
                 continue
-            product = f"tollway_{self._slug}_{name}"
-            await self._product(product, f"{self._catalog.product.name} {tier.name}", tier.description)
+            there = {price.lookup_key: await self._price_at(price.lookup_key) for price in tier.prices}
+            product = await self._product_of(name, tier, [each for each in there.values() if each is not None])
             for price in tier.prices:
-                prices[price.lookup_key] = await self._price(product, name, price)
+                found = there[price.lookup_key]
+                price_id = prices[price.lookup_key] = await self._price(product, name, price, found)
+                if not tier.grandfathered:
+                    # A price cannot leave its product, and the portal offers each with its own.
+                    own = str(found.product) if found is not None and found.id == price_id else product
+                    sold.setdefault(own, []).append(price_id)
                 for metered in self._catalog.metered_prices(name, price):
                     prices[metered.lookup_key] = await self._metered(product, name, metered)
-            if not tier.grandfathered:
-                sold[product] = [prices[price.lookup_key] for price in tier.prices]
         configuration = await self._portal(_portal(self._catalog, sold, return_url))
         secret = await self._endpoint(endpoint) if endpoint is not None else ""
         return Pushed(prices, configuration, self._changes, secret)
@@ -69,6 +72,15 @@ class _Push:
         """Does it and notes it; None in a dry run, which only notes it."""
         self._changes.append(what)
         return None if self._dry_run else await self._call(name, call)
+
+    async def _product_of(self, name: str, tier: Tier, there: list[Any]) -> str:
+        """The product that the tier's prices belong to. One that was sold before tollway came stays as it is."""
+        ours = f"tollway_{self._slug}_{name}"
+        theirs = [str(price.product) for price in there if price.product != ours]
+        if theirs:
+            return theirs[0]
+        await self._product(ours, f"{self._catalog.product.name} {tier.name}", tier.description)
+        return ours
 
     async def _product(self, product_id: str, name: str, description: str) -> None:
         products = self._v1.products
@@ -92,8 +104,7 @@ class _Push:
                 lambda: products.update_async(product_id, wanted),
             )
 
-    async def _price(self, product: str, tier: str, price: Price) -> str:
-        found = await self._price_at(price.lookup_key)
+    async def _price(self, product: str, tier: str, price: Price, found: Any) -> str:
         terms = (price.amount, price.currency, price.interval)
         was = ""
         if found is not None:

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from playwright.async_api import Browser, expect
 
 from local.blocking import run_apart
+from tests.e2e.browser import open_page, shoot
 from tests.e2e.world import Customer, Json, World, until
 from tests.infra.servers import running_nats
 from tests.infra.stack import Stack, running_stack
@@ -100,6 +102,30 @@ async def test_each_door_is_503_with_when_to_come_back_while_stripe_fails_or_is_
 def _come_back(answer: httpx.Response) -> None:
     assert (answer.status_code, answer.json().get("code")) == (503, "stripe_unavailable"), answer.request.url
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_the_page_previews_a_change_before_it_is_confirmed(world: World, browser: Browser) -> None:
+    customer = await world.sign_up()
+    page = await open_page(browser)
+    await page.goto(f"{world.stack.gateway_url}/dash/sign-in")
+    await page.get_by_text("Use an API key instead").click()
+    await page.get_by_label("API key").fill(customer.key)
+    await page.get_by_role("button", name="Sign in with the key").click()
+    await expect(page.get_by_role("link", name="Choose a plan")).to_be_visible()
+    await expect(page.get_by_text("Up to 20 in any minute, 0 used right now.")).to_be_visible()
+    await shoot(page, "dash-vatly-free", themes=True)
+    await buy(customer, "business")
+    await page.reload()
+    await page.get_by_role("link", name="Switch to Scale").click()
+    await expect(page.get_by_role("heading", name="Switch from Business to Scale?")).to_be_visible()
+    await expect(page.get_by_role("row", name="Charged now $70.00")).to_be_visible()
+    await expect(page.get_by_role("row", name="Requests per month 0 10,000 50,000")).to_be_visible()
+    await shoot(page, "dash-vatly-change", themes=True)
+    assert (await customer.billing())["plan"] == "business"
+    await page.get_by_role("button", name="Switch to Scale").click()
+    await expect(page.get_by_text("Your plan was changed.")).to_be_visible()
+    await expect(page.locator("[data-tier]")).to_have_attribute("data-tier", "scale")
+    await shoot(page, "dash-vatly-scale", themes=True)
 
 
 async def buy(customer: Customer, tier: str) -> None:

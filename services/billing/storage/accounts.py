@@ -72,6 +72,12 @@ class Accounts:
         row = (await self._connection.execute(statement)).first()
         return to_account(row) if row is not None else None
 
+    async def of_customers(self, customer_ids: Collection[str]) -> dict[str, Account]:
+        """By the customer's id; customers that are nobody's here are left out."""
+        found = select(account).where(account.c.stripe_customer_id.in_(customer_ids))
+        rows = [to_account(row) for row in (await self._connection.execute(found)).all()]
+        return {each.stripe_customer_id: each for each in rows if each.stripe_customer_id is not None}
+
     async def find(self, account_id: str) -> Account | None:
         row = (await self._connection.execute(select(account).where(account.c.id == account_id))).first()
         return to_account(row) if row is not None else None
@@ -111,12 +117,6 @@ class Accounts:
             account.c.id.in_(mine), func.lower(account.c.email) == email, account.c.contact_verify_time.is_(None)
         )
         await self._connection.execute(statement.values(contact_verify_time=now))
-
-    async def of_customers(self, customer_ids: Collection[str]) -> dict[str, Account]:
-        """By customer id; those of nobody are left out."""
-        statement = select(account).where(account.c.stripe_customer_id.in_(customer_ids))
-        found = [to_account(row) for row in (await self._connection.execute(statement)).all()]
-        return {each.stripe_customer_id: each for each in found if each.stripe_customer_id is not None}
 
     async def with_customer(self, after: str, limit: int) -> list[Account]:
         """Those that Stripe knows (erased ones are gone there), in the order of their ids."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
@@ -250,6 +250,13 @@ class Marks:
         returning = statement.returning(billing_sync.c.wanted, billing_sync.c.attempts, billing_sync.c.claim)
         wanted, attempts, holder = (await self._connection.execute(returning)).one()
         return Claimed(account_id, wanted, attempts), claim is not None and holder == claim
+
+    async def waiting(self, account_ids: Collection[str]) -> set[str]:
+        """Those of them that are about to be read."""
+        statement = select(billing_sync.c.account_id).where(
+            billing_sync.c.account_id.in_(account_ids), billing_sync.c.wanted > billing_sync.c.done
+        )
+        return set((await self._connection.execute(statement)).scalars())
 
     async def is_done(self, account_id: str, mark: int) -> bool:
         """Whether a read that began after the mark has been applied."""

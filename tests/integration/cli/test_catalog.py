@@ -131,3 +131,27 @@ def test_a_broken_catalog_is_not_pushed(catalog: Catalog, sandbox: Sandbox, tmp_
 def test_a_good_catalog_is_told_with_its_tiers_and_one_that_is_not_there_is_named() -> None:
     assert "3 tiers: free, business, scale" in _run(dict(os.environ), "check", "catalogs/vatly.yaml").stdout
     assert "nowhere.yaml: cannot be read" in _run(dict(os.environ), "check", "nowhere.yaml", code=4).stderr
+
+
+def test_prices_that_were_sold_before_are_found_by_their_lookup_keys_with_their_own_products(
+    catalog: Catalog, sandbox: Sandbox
+) -> None:
+    """Who comes from plain Stripe has products and prices already, named as the catalog names them."""
+    with httpx.Client(base_url=sandbox.url, auth=(sandbox.api_key, ""), trust_env=False) as stripe:
+        products = []
+        for tier, amount in (("business", 2900), ("scale", 9900)):
+            products.append(stripe.post("/v1/products", data={"name": f"Validation, {tier}"}).json()["id"])
+            price = {"product": products[-1], "unit_amount": amount, "currency": "usd", "recurring[interval]": "month"}
+            made = stripe.post("/v1/prices", data=price | {"lookup_key": f"vatly_{tier}_month"})
+            assert made.status_code == 200, made.text
+    shown = catalog("push", "catalogs/vatly.yaml", "--dry-run").stdout
+    assert "create product" not in shown
+    assert "create price" not in shown
+    assert "create the portal's configuration" in shown
+    assert catalog("push", "catalogs/vatly.yaml").stdout == shown
+    assert {each["id"] for each in _there(sandbox, "products")} == set(products)
+    prices = {each["product"]: [each["id"]] for each in _there(sandbox, "prices")}
+    (portal,) = [each for each in _there(sandbox, "billing_portal/configurations") if not each["is_default"]]
+    offered = portal["features"]["subscription_update"]["products"]  # type: ignore[index]
+    assert {each["product"]: each["prices"] for each in offered} == prices
+    assert catalog("push", "catalogs/vatly.yaml").stdout == "Vatly: Stripe has everything already\n"

@@ -172,6 +172,7 @@ async def test_the_documents_subscriber_runs(nats_url: str, publish: Publish, tm
     document = (ROOT / "docs" / "events.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     assert len(blocks) == 1
+    assert sum(bool(line.strip()) for line in blocks[0].splitlines()) <= 10
     program = tmp_path / "subscriber.py"
     program.write_text(blocks[0])
     await publish(change(1))

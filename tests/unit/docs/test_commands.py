@@ -17,7 +17,7 @@ CLI = typer.main.get_command(app)
 _INLINE = re.compile(r"`(tollway [a-z][^`]*)`")
 _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 _IN_LINE = re.compile(
-    r"(?:^|[|(;]\s*|&&\s*|\$\(|\b(?:until|exec billing|docker run --rm tollway)\s+)(tollway [a-z][^|;)#\n]*)",
+    r"(?:^|[|(;]\s*|&&\s*|\$\(|\b(?:until|docker run --rm tollway|run --rm tools)\s+)(tollway [a-z][^|;)#\n]*)",
     re.MULTILINE,
 )
 

@@ -156,6 +156,16 @@ def test_a_part_runs_a_module_that_is_there(part: Part) -> None:
     assert importlib.util.find_spec(part.module) is not None
 
 
+def test_the_tools_of_compose_have_every_setting_of_the_services() -> None:
+    services = compose()["services"]
+    whole: dict[str, str] = {}
+    for name in ("billing", "quota", "notify"):
+        whole |= services[name]["environment"]
+    assert services["tools"]["environment"] == whole
+    files = {value.removeprefix("/run/secrets/") for name, value in whole.items() if name.endswith("_FILE")}
+    assert set(services["tools"]["secrets"]) == files
+
+
 def test_compose_declares_each_secret_and_make_secrets_makes_each(secrets: Path) -> None:
     declared = compose()["secrets"]
     used = {secret for service in compose()["services"].values() for secret in service.get("secrets", [])}
