@@ -19,6 +19,7 @@ KNOWN: dict[str, ProblemType] = {
     "malformed_http": ProblemType(400, "Malformed HTTP", "This is not an HTTP/1.1 request, or its head is too large."),
     "malformed_json": ProblemType(400, "Malformed JSON", "The body is not one JSON document in UTF-8."),
     "duplicate_key": ProblemType(400, "Duplicate key", "The JSON body names a key twice; say each thing once."),
+    "head_timeout": ProblemType(408, "Request too slow", "The head of the request did not arrive in time."),
     "body_timeout": ProblemType(408, "Body too slow", "The body did not arrive in time."),
     "body_too_large": ProblemType(413, "Body too large", "The body is larger than this route takes."),
     "form_malformed": ProblemType(400, "Malformed form", "This is not a form of ours. Reload the page and try again."),

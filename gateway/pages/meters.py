@@ -92,7 +92,7 @@ def _meter(
         name=meter.name,
         title=words.label(meter.name),
         bars=bars,
-        notes=_notes(meter, own),
+        notes=_notes(meter, own, states),
         cap=_cap(meter, cap, states.get(cap.name)) if cap is not None and not closed else None,
         closed=closed,
     )
@@ -166,11 +166,11 @@ def _cap(meter: ent.Meter, limit: ent.Limit, state: quota.LimitState | None) -> 
     return Cap(meter.name, title, number, armed)
 
 
-def _notes(meter: ent.Meter, own: Iterable[ent.Limit]) -> list[str]:
+def _notes(meter: ent.Meter, own: Iterable[ent.Limit], states: Mapping[str, quota.LimitState]) -> list[str]:
     notes = []
     for limit in own:
         if limit.kind == ent.LIMIT_KIND_RATE and limit.HasField("limit"):
-            notes.append(rate(limit))
+            notes.append(rate(limit, states.get(limit.name)))
     if meter.overage_unit_price:
         price = words.unit_price(meter.overage_unit_price, meter.currency)
         included = words.number(meter.included_units)
@@ -178,12 +178,14 @@ def _notes(meter: ent.Meter, own: Iterable[ent.Limit]) -> list[str]:
     return notes
 
 
-def rate(limit: ent.Limit) -> str:
-    """A rate in words."""
+def rate(limit: ent.Limit, state: quota.LimitState | None = None) -> str:
+    """A rate in words; of the account's own with what is used of it now."""
     span = limit.window.seconds
     within = "any minute" if span == 60 else "any second" if span == 1 else f"any {words.number(span)} seconds"
-    whose = " with each key" if limit.scope == ent.RATE_SCOPE_KEY else ""
-    return f"Up to {words.number(limit.limit)} in {within}{whose}."
+    if limit.scope == ent.RATE_SCOPE_KEY:
+        return f"Up to {words.number(limit.limit)} in {within} with each key."
+    now = f", {words.number(state.used)} used right now" if state is not None else ""
+    return f"Up to {words.number(limit.limit)} in {within}{now}."
 
 
 def shared_rates(entitled: ent.Entitlements) -> list[str]:

@@ -100,18 +100,18 @@ def _date(billing: pb.Billing) -> tuple[str, Timestamp | None]:
         return "", None
     if billing.HasField("trial_end_time"):
         return "Trial ends", billing.trial_end_time
-    if not billing.HasField("current_period_end") or billing.status == "unpaid":
-        return "", None
+    if not billing.HasField("current_period_end") or billing.status in {"past_due", "unpaid"}:
+        return "", None  # what is owed decides whether it renews
     return ("Ends" if billing.cancel_at_period_end else "Renews"), billing.current_period_end
 
 
 def _offer(plan: pb.Plan, billing: pb.Billing, agreed: bool, currency: str) -> Offer:
-    current = plan.tier == billing.tier
+    bought = billing.live_subscription and _sells(plan.prices, billing.price)
+    current = bought or plan.tier == billing.tier
     action = ""
     if plan.contact_sales:
         action = "" if current else "contact"
     elif plan.prices and not agreed:
-        bought = billing.live_subscription and _sells(plan.prices, billing.price)
         if not billing.live_subscription:
             action = "upgrade"
         elif billing.status in _CHANGEABLE and not billing.cancel_at_period_end and not bought:

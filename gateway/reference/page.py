@@ -72,7 +72,9 @@ def _shown(path: str, method: str, operation: Json, described: Json) -> Json:
         "credentials": [name for each in operation.get("security", ()) for name in each],
         "parameters": [_parameter(each, described) for each in operation["parameters"]],
         "body": body and {"example": body["example"], "fields": list(_fields(body["schema"], described))},
-        "answers": [_answer(status, each, described) for status, each in sorted(operation["responses"].items())],
+        "answers": [
+            _answer(status, each, operation, described) for status, each in sorted(operation["responses"].items())
+        ],
     }
 
 
@@ -88,14 +90,14 @@ def _parameter(parameter: Json, described: Json) -> Json:
     }
 
 
-def _answer(status: str, answer: Json, described: Json) -> Json:
+def _answer(status: str, answer: Json, operation: Json, described: Json) -> Json:
     [(media, content)] = answer.get("content", {"": {}}).items()
     examples = [(name, each["value"]) for name, each in content.get("examples", {}).items()]
     if "example" in content:
         examples = [("", content["example"])]
     return {
         "status": status,
-        "text": answer["description"],
+        "text": "" if answer["description"] == operation["summary"] else answer["description"],
         "media": media,
         "headers": sorted(name for name in answer["headers"] if name != "X-Request-Id"),
         "fields": list(_fields(content.get("schema", {}), described)) if int(status) < 400 else [],

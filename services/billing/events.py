@@ -137,11 +137,12 @@ class Announcer:
             action_required=action_required,
         )
 
-    def refunded(self, account: Account, seen: Seen) -> events_pb2.InvoiceRefunded:
+    def refunded(self, account: Account, seen: Seen, invoice_number: str) -> events_pb2.InvoiceRefunded:
         return events_pb2.InvoiceRefunded(
             account_id=account.id,
             refund_id=seen.id,
             invoice_id=seen.invoice_id,
+            invoice_number=invoice_number,
             amount=seen.amount,
             currency=seen.currency,
             by_policy=bool(seen.policy_refund_id),
@@ -149,7 +150,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self.brand(),
+            brand=self.brand(account),
         )
 
     def trial_ending(
@@ -167,7 +168,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self.brand(),
+            brand=self.brand(account),
         )
 
     def cancellation_scheduled(
@@ -198,7 +199,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=account.email,
             account_name=account.name,
-            brand=self.brand(),
+            brand=self.brand(account),
         )
 
     def account_erased(self, account_id: str, erase_time: datetime) -> events_pb2.AccountErased:
@@ -216,12 +217,13 @@ class Announcer:
             dispute_time=timestamp(seen.create_time),
         )
 
-    def brand(self) -> events_pb2.Brand:
+    def brand(self, account: Account | None = None) -> events_pb2.Brand:
+        """With the billing page of the account, or the one that lists a person's accounts."""
         return events_pb2.Brand(
             name=self.catalog.brand_name,
             support_contact=self.catalog.product.contact,
             color=self.catalog.brand.color,
-            billing_url=self.public_url,
+            billing_url=f"{self.public_url}/dash/{account.slug}/billing" if account else f"{self.public_url}/dash",
             sender=self.catalog.brand.sender or "",
         )
 
@@ -231,7 +233,7 @@ class Announcer:
             account_name=account.name,
             contact_email=account.contact_email,
             customer_email=account.email,
-            brand=self.brand(),
+            brand=self.brand(account),
             tier_name=self._tier_name(state.tier),
             limits=self.limits(state.tier),
         )
@@ -250,7 +252,7 @@ class Announcer:
             contact_email=account.contact_email,
             customer_email=invoice.customer_email or account.email,
             account_name=account.name,
-            brand=self.brand(),
+            brand=self.brand(account),
             billing_reason=invoice.billing_reason,
             create_time=timestamp(invoice.create_time),
         )

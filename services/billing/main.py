@@ -24,10 +24,13 @@ from services.billing.application import (
     refunds,
     sessions,
     sign_in,
+    sweep,
+    webhooks,
 )
 from services.billing.application.auth import SigningKeys
 from services.billing.application.context import Context
 from services.billing.application.sync import Worker
+from services.billing.batches import Batches
 from services.billing.catalog import Catalog, CatalogError, load_catalog
 from services.billing.events import Announcer
 from services.billing.grpc_server import add_services
@@ -36,6 +39,7 @@ from services.billing.notify import NotifyLink
 from services.billing.quota import QuotaLink
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
+from services.billing.storage.webhooks import Heard, Ingested
 from services.billing.stripe import StripePayments
 from services.billing.vault import Vault
 from services.kit import config, migrate, process, telemetry
@@ -71,6 +75,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     notify = NotifyLink(Link(settings.notify_addr, settings))
     later = Later()
     quota = QuotaLink(Link(settings.quota_addr, settings, timeout_s=5.0))
+    together: Batches[Heard, Ingested] = Batches(lambda heard: webhooks.keep(heard, context))
     context = Context(
         settings=settings,
         catalog=catalog,
@@ -86,6 +91,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
         later=later,
         new_claim=lambda: worker.new_claim(),
         claimed=lambda claimed, claim: worker.begin(claimed, claim),
+        together=together.do,
     )
     worker = Worker(context)
     await _refuse_missing_tiers(context)
@@ -104,6 +110,7 @@ async def billing(settings: BillingSettings, catalog: Catalog, tasks: process.Ta
     tasks.start(metering.run(context), "metering")
     tasks.start(operators.run(context), "overrides")
     tasks.start(reconcile.run(context), "reconciliation")
+    tasks.start(sweep.run(context), "sweep")
     tasks.start(_housekeeping(context, keys), "housekeeping")
     await server.start()
     try:

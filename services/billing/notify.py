@@ -17,7 +17,10 @@ class NotifyLink:
 
     async def send(self, link: SignInLink) -> None:
         brand = sign_in_pb2.SignInBrand(
-            name=link.brand.name, color=link.brand.color, support_contact=link.brand.support_contact
+            name=link.brand.name,
+            color=link.brand.color,
+            support_contact=link.brand.support_contact,
+            sender=link.brand.sender,
         )
         request = sign_in_pb2.SendSignInLinkRequest(
             recipient=link.recipient, url=link.url, expire_time=events.timestamp(link.expire_time), brand=brand

@@ -158,7 +158,8 @@ class Payments(Protocol):
         ...
 
     async def cancel_subscription(self, subscription_id: str, key: str) -> None:
-        """Ends it at once, with no credit. One that has ended already stays so."""
+        """Ends it at once, with no credit; units that were reported and not invoiced are on a last invoice. One that
+        has ended already stays so."""
         ...
 
     async def base_fee(self, invoice_id: str, price_ids: Collection[str]) -> BaseFee | None:

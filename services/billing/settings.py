@@ -24,6 +24,9 @@ class BillingSettings(Settings):
     stripe_webhook_secret: str = Field(validation_alias="STRIPE_WEBHOOK_SECRET", description="whsec_…")
     stripe_api_base: str = Field("", validation_alias="STRIPE_API_BASE", description="Local mode: the sandbox.")
     stripe_rate: float = Field(20.0, gt=0, le=1000, description="Calls to Stripe a second, on average.")
+    sweep_hours: float = Field(
+        6.0, gt=0, le=168, description="Between two comparisons of every subscription at Stripe with ours."
+    )
     signup_per_email: int = Field(10, ge=1, description="Sign-ups an hour for one email.")
     sign_in_per_email: int = Field(10, ge=1, description="Sign-in links an hour for one email.")
     sign_in_per_address: int = Field(60, ge=1, description="Tries to sign in an hour from one network address.")

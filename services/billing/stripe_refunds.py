@@ -29,7 +29,8 @@ class RefundCalls:
         found = await self._call("subscriptions.retrieve", lambda: subscriptions.retrieve_async(subscription_id))
         if found.status in {"canceled", "incomplete_expired"}:
             return
-        params: Any = {"invoice_now": False, "prorate": False}
+        # Units that are sold stay owed: what the meters have heard of is on a last invoice, and nothing is credited.
+        params: Any = {"invoice_now": True, "prorate": False}
         try:
             await self._call(
                 "subscriptions.cancel",

@@ -65,7 +65,7 @@ def _refunded(event: events_pb2.InvoiceRefunded, _: recipient_pb2.Recipient) -> 
     return domain.Refunded(
         addressee(event),
         _named(event.refund_id, "refund"),
-        invoice_number="",
+        invoice_number=event.invoice_number,
         amount=event.amount,
         currency=event.currency,
         by_policy=event.by_policy,

@@ -20,7 +20,7 @@ async def test_using_up_the_month_is_told_once_by_mail_with_a_link_and_an_operat
     (mail,) = await until(lambda: world.mails(customer.email, "used all your messages"), bool)
     for body in (mail["Text"], mail["HTML"]):
         assert "100,000" in body
-        assert world.stack.gateway_url in body
+        assert f"{world.stack.gateway_url}/dash/{customer.account['slug']}/billing" in body
 
     def notify(*words: str) -> str:
         given = {"TOLLWAY_OPERATOR_TOKEN": world.stack.operator_token, "TOLLWAY_API_URL": world.stack.gateway_url}

@@ -87,6 +87,23 @@ async def test_portal_and_its_steps_read_well_on_phone_and_desktop(world: World,
     assert complaints == []
 
 
+async def test_a_person_with_a_key_signs_in_and_sees_the_accounts_messages(world: World, browser: Browser) -> None:
+    customer = await world.sign_up("Ada <img src=x onerror=alert(1)>")
+    await customer.send(90_000)
+    page = await open_page(browser)
+    complaints = await _watch(page)
+    await page.goto(f"{world.stack.gateway_url}/dash/sign-in")
+    await page.get_by_text("Use an API key instead").click()
+    await page.get_by_label("API key").fill(customer.key)
+    await page.get_by_role("button", name="Sign in with the key").click()
+    await expect(page.get_by_role("progressbar", name="Used this month")).to_have_attribute("value", "90")
+    await expect(page.get_by_text("90,000 of 100,000")).to_be_visible()
+    await expect(page.get_by_role("button", name="Upgrade — Stripe Checkout")).to_be_visible()
+    await _every_control_is_named(page)
+    await shoot(page, "dash-skytale", themes=True)
+    assert complaints == []
+
+
 async def test_the_gateways_own_pages_read_well_on_phone_and_desktop(world: World, browser: Browser) -> None:
     page = await open_page(browser)
     complaints = await _watch(page)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from playwright.async_api import Browser, expect
 
 from local.blocking import run_apart
+from tests.e2e.browser import open_page, shoot
 from tests.e2e.world import Customer, Json, World, until
 from tests.infra.servers import running_nats
 from tests.infra.stack import Stack, running_stack
@@ -62,6 +64,30 @@ async def test_a_preview_is_what_the_change_charges_and_cancelling_and_resuming_
     assert not (await billing(customer))["cancel_at_period_end"]
     again = await customer.post("/v1/billing/checkout", {"tier": "business"})
     assert again.json()["code"] == "already_subscribed"
+
+
+async def test_the_page_previews_a_change_before_it_is_confirmed(world: World, browser: Browser) -> None:
+    customer = await world.sign_up()
+    page = await open_page(browser)
+    await page.goto(f"{world.stack.gateway_url}/dash/sign-in")
+    await page.get_by_text("Use an API key instead").click()
+    await page.get_by_label("API key").fill(customer.key)
+    await page.get_by_role("button", name="Sign in with the key").click()
+    await expect(page.get_by_role("link", name="Choose a plan")).to_be_visible()
+    await expect(page.get_by_text("Up to 20 in any minute, 0 used right now.")).to_be_visible()
+    await shoot(page, "dash-vatly-free", themes=True)
+    await buy(customer, "business")
+    await page.reload()
+    await page.get_by_role("link", name="Switch to Scale").click()
+    await expect(page.get_by_role("heading", name="Switch from Business to Scale?")).to_be_visible()
+    await expect(page.get_by_role("row", name="Charged now $70.00")).to_be_visible()
+    await expect(page.get_by_role("row", name="Requests per month 0 10,000 50,000")).to_be_visible()
+    await shoot(page, "dash-vatly-change", themes=True)
+    assert (await customer.billing())["plan"] == "business"
+    await page.get_by_role("button", name="Switch to Scale").click()
+    await expect(page.get_by_text("Your plan was changed.")).to_be_visible()
+    await expect(page.locator("[data-tier]")).to_have_attribute("data-tier", "scale")
+    await shoot(page, "dash-vatly-scale", themes=True)
 
 
 async def buy(customer: Customer, tier: str) -> None:

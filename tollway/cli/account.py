@@ -120,6 +120,8 @@ def logout() -> None:
         output.out(f"You were not logged in to {url}.")
     else:
         output.out(f"Logged out of {url}.")
+    if session is not None and (left := stored.account(url)) is not None:
+        output.note(f"The API key of {output.plain(left.slug or left.id)} is stored here, too, and used from now on.")
     if os.environ.get("TOLLWAY_API_KEY"):
         output.note("TOLLWAY_API_KEY is set in this environment and still used.")
 

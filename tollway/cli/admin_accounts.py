@@ -61,11 +61,10 @@ def explain(account: _Account) -> None:
         return
     output.out(f"{output.plain(told['account']['id'])} ({output.plain(told['account']['slug'])})")
     for reason in told["because"]:
-        output.out(f"  {output.plain(reason)}")
+        output.prose(output.plain(reason), indent="  ")
     if told["event_id"]:
-        output.out(
-            f"Last event: {output.plain(told['event_type'])} {output.plain(told['event_id'])} {told['event_at']}"
-        )
+        output.out(f"Last event: {output.plain(told['event_type'])}")
+        output.out(f"  {output.plain(told['event_id'])} at {output.plain(told['event_at'])}")
     if told["override"]:
         output.out(f"Terms of the override: {output.plain(told['override']['terms'])}")
     output.out(f"Catalog: {output.plain(told['product'])} {output.plain(told['catalog_hash'])[:12]}")

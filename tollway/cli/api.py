@@ -15,7 +15,7 @@ TIMEOUT_S = 30.0
 LOGIN = "log in: tollway login (or: tollway login --api-key KEY; tollway signup)"
 _NEXT_STEPS = {
     "already_subscribed": "change or cancel the plan in the portal: tollway billing portal",
-    "no_customer": "buy a plan first: tollway billing upgrade TIER",
+    "no_customer": "buy a plan first: tollway billing upgrade",
     "unknown_tier": "see what there is: tollway plans",
     "insufficient_scope": "use a key that has this scope",
     "session_required": "a person has to do this: tollway login, without --api-key",

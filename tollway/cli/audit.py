@@ -29,14 +29,14 @@ def audit(
     if not entries:
         output.out("Nothing is in the log.")
     for entry in entries:
+        output.out(f"{output.paint(entry['created_at'], 'dim')}  {output.paint(output.plain(entry['action']), 'bold')}")
         actor = entry["actor"]
-        head = f"{output.paint(entry['created_at'], 'dim')}  {output.paint(output.plain(entry['action']), 'bold')}"
-        output.out(f"{head}  by {output.plain(actor['kind'])} {output.plain(actor['id'])}")
-        output.out(f"  {output.plain(entry['subject'])}{_details(entry['details'])}")
+        by = f"by {output.plain(actor['kind'])} {output.plain(actor['id'])}"
+        output.wrapped([output.plain(entry["subject"]), *_details(entry["details"]), by])
 
 
-def _details(details: dict[str, Any]) -> str:
-    return "".join(
-        f"  {output.plain(name)}={output.plain(value if isinstance(value, str) else json.dumps(value))}"
+def _details(details: dict[str, Any]) -> list[str]:
+    return [
+        f"{output.plain(name)}={output.plain(value if isinstance(value, str) else json.dumps(value))}"
         for name, value in details.items()
-    )
+    ]

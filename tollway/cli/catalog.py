@@ -50,7 +50,7 @@ def _run(module: str, *arguments: str) -> None:
     import subprocess
 
     installation.require()
-    with spinner("Asking the installation's own program"):
+    with spinner("At work on the catalog", quiet=True):
         done = subprocess.run(  # noqa: S603 - our own module, and no shell
             [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
         )

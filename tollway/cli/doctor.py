@@ -37,7 +37,7 @@ def doctor(
     command = [sys.executable, "-m", "services.doctor"]
     checks: list[dict[str, Any]] = []
     with (
-        spinner("Looking at the installation") as progress,
+        spinner("Looking at the installation", quiet=True) as progress,
         subprocess.Popen(  # noqa: S603 - our own module, and no shell
             command, env=installation.environment(env_file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process,
@@ -61,10 +61,9 @@ def _noted(check: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def _show(checks: list[dict[str, Any]]) -> None:
-    import shutil
     import textwrap
 
-    columns = max(40, shutil.get_terminal_size().columns)
+    columns = max(40, output.columns())
     for check in checks:
         mark, colour = _MARKS.get(str(check["state"]), ("?", "dim"))
         name = output.plain(check["check"])

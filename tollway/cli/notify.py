@@ -20,6 +20,7 @@ from tollway.cli.errors import FAILED, REFUSED, USAGE, CliError
 
 STATES = ("pending", "sent", "dead", "unknown", "skipped")
 _Message = Annotated[str, typer.Argument(metavar="MESSAGE_ID", help="msg_…, as `tollway notify list` shows it.")]
+_ROOMY = 110  # columns of a terminal
 _COLOURS = {"sent": "green", "pending": "cyan", "dead": "red", "unknown": "yellow", "skipped": "dim"}
 
 
@@ -53,8 +54,16 @@ def list_messages(
     if not found:
         output.note("There are none.")
         return
-    rows = [(m["id"], m["kind"], m["state"], m["recipient"] or "-", m["created_at"]) for m in found]
-    output.table(("ID", "KIND", "STATE", "TO", "CREATED"), rows)
+    import shutil
+
+    # On a narrow terminal without the address, which `show` has: lines that break read badly.
+    roomy = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= _ROOMY
+    rows = [
+        (m["id"], m["kind"], m["state"], m["created_at"][:16].replace("T", " "), m["recipient"] or "-") for m in found
+    ]
+    headings = ("ID", "KIND", "STATE", "CREATED (UTC)", "TO")
+    shown = len(headings) if roomy else len(headings) - 1
+    output.table(headings[:shown], [row[:shown] for row in rows])
     if token is not None:
         output.note("There are more: --limit shows them.")
 

@@ -22,11 +22,12 @@ class Progress:
 
 
 @contextlib.contextmanager
-def spinner(text: str) -> Iterator[Progress]:
-    """On standard error, so that answers stay alone on standard output."""
+def spinner(text: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """On standard error, so that answers stay alone on standard output. `quiet`: nothing where there is no terminal."""
     progress = Progress(text)
     if not sys.stderr.isatty():
-        output.note(text)
+        if not quiet:
+            output.note(text)
         yield progress
         return
     done = threading.Event()
@@ -52,9 +53,7 @@ def spinner(text: str) -> Iterator[Progress]:
 
 def _fitting(text: str) -> str:
     """On one line of the terminal: a second one would not be wiped out."""
-    import shutil
-
-    room = shutil.get_terminal_size().columns - 3
+    room = output.columns() - 3
     return text if len(text) <= room else text[: max(0, room - 1)] + "…"
 
 

@@ -12,6 +12,7 @@ from tollway.cli import output
 from tollway.cli.admin_accounts import operator_api
 from tollway.cli.command import current
 from tollway.cli.errors import USAGE, CliError
+from tollway.cli.progress import spinner
 
 _Event = Annotated[str, typer.Argument(metavar="EVENT_ID", help="Stripe's: evt_….")]
 
@@ -27,12 +28,13 @@ def reconcile(
     """
     total: dict[str, Any] = {"drifts": [], "accounts": 0, "missed_events": 0, "busy": 0}
     token: str | None = None
-    with operator_api() as api:
+    with operator_api() as api, spinner("Comparing with Stripe", quiet=True) as progress:
         while True:
             body = {"account_id": account or None, "dry_run": dry_run, "page_token": token}
             page = api.post("/v1/operator/reconcile", body)
             for name in total:
                 total[name] += page[name]
+            progress.text = f"Comparing with Stripe: {total['accounts']} accounts so far"
             if not (token := page["next_page_token"]):
                 break
     if current.as_json:
@@ -42,7 +44,7 @@ def reconcile(
         rows = [(d["account_id"], d["object_id"], d["field"], d["ours"], d["stripes"]) for d in total["drifts"]]
         output.table(("ACCOUNT", "OBJECT", "FIELD", "OURS", "STRIPE'S"), rows)
     done = "would be repaired" if dry_run else "repaired"
-    output.out(
+    output.prose(
         f"{total['accounts']} accounts compared, {len(total['drifts'])} differences {done}, "
         f"{total['missed_events']} events had never arrived."
     )

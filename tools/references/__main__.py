@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.references import cli, metrics, protos, rest, settings
+from tools.references import asyncapi, cli, metrics, protos, rest, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -19,6 +19,8 @@ def pages() -> dict[str, str]:
         "rest.md": _NOTE.format(source="the gateway's OpenAPI document") + rest.page(),
         "grpc.md": _NOTE.format(source="the comments in protos/") + protos.services_page(contract),
         "events.md": _NOTE.format(source="the comments in protos/") + protos.events_page(contract),
+        "asyncapi.yaml": "# Made by `make docs` from the comments in protos/. Edit those, not this file.\n"
+        + asyncapi.document(contract),
         "configuration.md": _NOTE.format(source="the settings classes") + settings.page(ROOT),
         "cli.md": _NOTE.format(source="the commands themselves") + cli.page(),
         "metrics.md": _NOTE.format(source="the calls in the code") + metrics.page(ROOT),
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> int:
     except LookupError as error:
         print(f"references: {error.args[0]}", file=sys.stderr)
         return 1
-    there = {path.name: path.read_text() for path in FOLDER.glob("*.md")}
+    there = {path.name: path.read_text() for path in FOLDER.iterdir()} if FOLDER.exists() else {}
     stale = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
     if not arguments:
         FOLDER.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ MEANINGS = {
     "tollway_sign_in_mails_total": "Mails with a link to sign in, by whether the mail server took them.",
     "tollway_sign_ins_total": "Sign-ins to the billing page, by a mailed link or an API key.",
     "tollway_stripe_seconds": "Calls to Stripe.",
+    "tollway_swept_subscriptions_total": "Subscriptions at Stripe that the sweep compared with those held here.",
     "tollway_sync_failures_total": "Reads of Stripe that failed and will be tried again.",
     "tollway_webhooks_total": "Webhooks stored, by type and by what became of them at once.",
 }

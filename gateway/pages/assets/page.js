@@ -106,6 +106,11 @@ addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });
 
+// What has just been done is said once, not again at a reload.
+if (new URLSearchParams(location.search).has("done") && !document.querySelector("[data-wait]")) {
+  history.replaceState(null, "", location.pathname + location.hash);
+}
+
 localTimes(document);
 document.querySelector("[data-focus]")?.focus();
 document.querySelectorAll("[data-copy]").forEach(copies);

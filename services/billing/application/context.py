@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from services.billing.events import Announcer
 from services.billing.ports import Payments, SignInMail, Usage
 from services.billing.settings import BillingSettings
 from services.billing.storage import BillingUnitOfWork
-from services.billing.storage.webhooks import Claimed
+from services.billing.storage.webhooks import Claimed, Heard, Ingested
 from services.billing.vault import Vault
 from services.kit.clock import Clock
 
@@ -34,3 +34,5 @@ class Context:
     # is committed.
     new_claim: Callable[[], str | None] = lambda: None
     claimed: Callable[[Claimed, str], None] = lambda claimed, claim: None
+    # Stores an event together with others that come at the same moment; None: each alone.
+    together: Callable[[Heard], Awaitable[Ingested]] | None = None

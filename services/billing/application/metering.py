@@ -11,7 +11,7 @@ from datetime import UTC, timedelta
 import structlog
 
 from services.billing.application.context import Context
-from services.billing.domain.metering import UsageTotal, begin, delivered, report
+from services.billing.domain.metering import INSTANT, UsageTotal, begin, delivered, report
 from services.billing.ports import UsageRejected
 from services.kit import telemetry
 from services.kit.errors import InvalidArgument, Unavailable
@@ -77,13 +77,23 @@ async def send_due(context: Context) -> int:
     return sum(done)
 
 
-async def _send(account_id: str, meter: str, context: Context) -> bool:
+async def send_all(account_id: str, context: Context) -> None:
+    """What quota has told of the account and Stripe has not heard, as far as it goes right now."""
+    async with context.unit_of_work() as uow:
+        meters = await uow.totals.unsent_meters(account_id)
+    for meter in meters:
+        # Stamped before now: a last invoice is for what was used until its instant, exclusive.
+        while await _send(account_id, meter, context, INSTANT):
+            pass
+
+
+async def _send(account_id: str, meter: str, context: Context, ago: timedelta = timedelta(0)) -> bool:
     async with context.unit_of_work() as uow:
         claimed = await uow.totals.claim(account_id, meter, HOLD)
         if claimed is None:
             return False
         customer_id = (await uow.accounts.get(account_id)).stripe_customer_id or ""
-        total = begin(claimed, context.business.now())
+        total = begin(claimed, context.business.now() - ago)
         await uow.totals.save_report(total)  # before it leaves: a repeat must be the same report
         await uow.commit()
     failpoint("billing.metering.begun")

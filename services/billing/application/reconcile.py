@@ -48,7 +48,7 @@ async def reconcile(account_id: str, page_token: str, context: Context, *, dry_r
         report.missed_events = await find_missed(context, dry_run=dry_run)
     for account in accounts:
         report.accounts += 1
-        found, is_busy = await _account(account, context, dry_run=dry_run)
+        found, is_busy = await compare(account, context, dry_run=dry_run)
         report.drifts += found
         report.busy += is_busy
     if not account_id and len(accounts) == BATCH:
@@ -56,7 +56,7 @@ async def reconcile(account_id: str, page_token: str, context: Context, *, dry_r
     return report
 
 
-async def _account(account: Account, context: Context, *, dry_run: bool) -> tuple[list[Drift], bool]:
+async def compare(account: Account, context: Context, *, dry_run: bool) -> tuple[list[Drift], bool]:
     if account.stripe_customer_id is None or account.erase_time is not None:
         return [], False
     listed = await context.payments.list_invoices(account.stripe_customer_id)
@@ -81,6 +81,12 @@ async def _account(account: Account, context: Context, *, dry_run: bool) -> tupl
     if is_ours:
         await sync(claimed, claim, context, also=[invoice.id for invoice in listed if invoice.id in wrong])
     return found, not is_ours
+
+
+async def repair(account: Account, context: Context) -> int:
+    """Reads the account whole and makes local state equal to it. How many fields differed."""
+    found, _ = await compare(account, context, dry_run=False)
+    return len(found)
 
 
 async def find_missed(context: Context, *, dry_run: bool) -> int:

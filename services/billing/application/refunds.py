@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from services.billing.application import audit
+from services.billing.application import audit, metering
 from services.billing.application.context import Context
 from services.billing.domain.principal import STRIPE, Actor, ActorKind
 from services.billing.domain.refund import Refund, Seen, State, refusal, window_end
@@ -189,7 +189,8 @@ async def work_on(claimed: Refund, context: Context) -> Refund:
 async def _step(now: Refund, context: Context) -> Refund | None:
     """The refund after its next step; None when it has to wait for others."""
     if now.state is State.CANCELING:
-        await context.payments.cancel_subscription(now.subscription_id, f"{now.id}:cancel")
+        await metering.send_all(now.account_id, context)  # use is not refunded: its last invoice is to have it all
+        await context.payments.cancel_subscription(now.subscription_id, f"{now.id}:end")
         failpoint("billing.refund.canceled")
         async with context.unit_of_work() as uow:
             after = replace(now, state=State.COUNTING)
@@ -280,7 +281,8 @@ async def note_reversal(
     await uow.reversals.announced(seen)
     details: dict[str, str | int] = {"amount": seen.amount, "currency": seen.currency, "status": seen.status}
     if seen.kind == "refund":
-        uow.outbox.add(context.announcer.refunded(account, seen), account.id)
+        number = await uow.snapshots.invoice_number(seen.invoice_id)
+        uow.outbox.add(context.announcer.refunded(account, seen, number), account.id)
         await audit.record(uow, context, account.id, actor, "refund.made", seen.id, **details)
     else:
         uow.outbox.add(context.announcer.disputed(account, seen), account.id)

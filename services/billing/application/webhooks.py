@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,20 @@ import stripe
 import structlog
 
 from services.billing.application.context import Context
-from services.billing.application.sync import HOLD
+from services.billing.application.sync import HOLD, PARALLEL
 from services.billing.errors import EventMalformed, LivemodeMismatch, SignatureInvalid
-from services.billing.storage.webhooks import FOREIGN, IGNORED, PENDING, WebhookEvent
+from services.billing.storage import BillingUnitOfWork
+from services.billing.storage.accounts import Account
+from services.billing.storage.webhooks import (
+    FOREIGN,
+    IGNORED,
+    PENDING,
+    Claimed,
+    Heard,
+    Ingested,
+    NewEvent,
+    WebhookEvent,
+)
 from services.billing.stripe import ACCOUNT_KEY
 from services.kit import telemetry
 from services.kit.errors import NotFound
@@ -56,12 +68,6 @@ HANDLED = frozenset(
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Ingested:
-    event_id: str
-    duplicate: bool
-
-
 async def ingest_webhook(payload: bytes, signature: str, context: Context) -> Ingested:
     """Stores the event once by its id and marks its account, in one commit. Applying it comes after the answer."""
     _verify(payload, signature, context)
@@ -70,44 +76,91 @@ async def ingest_webhook(payload: bytes, signature: str, context: Context) -> In
 
 async def store(payload: bytes, context: Context) -> Ingested:
     """As above, for what is known to be Stripe's."""
-    event, account_hint = _parse(payload, livemode=context.settings.livemode)
+    heard = _parse(payload, livemode=context.settings.livemode)
+    if context.together is not None:
+        return await context.together(heard)
+    (kept,) = await keep([heard], context)
+    return kept
+
+
+async def keep(heard: list[Heard], context: Context) -> list[Ingested]:
+    """Stores events and marks their accounts, each account once, in one commit. Safe to repeat.
+
+    Stripe sends all events of a checkout in the same instant: one by one they would wait for each other at the
+    account's mark.
+    """
+    claims: list[tuple[Claimed, str]] = []
     async with context.unit_of_work() as uow:
-        account = await uow.accounts.of_customer(event.customer_id) if event.customer_id else None
-        if account is None and event.type in HANDLED and account_hint:
-            try:
-                hinted = await uow.accounts.get(account_hint)
-            except NotFound:
-                hinted = None
-            # Our own customer, whose id a crash kept us from noting. The first id is kept for ever.
-            if hinted is not None and event.customer_id:
-                kept = await uow.accounts.set_customer(hinted.id, event.customer_id)
-                account = hinted if kept == event.customer_id else None
-        if event.type not in HANDLED:
-            status = IGNORED
-        elif not event.customer_id and not event.charge_id:
-            status = FOREIGN
-        else:
-            status = PENDING
-        account_id = account.id if account is not None else None
-        if account is not None and account.erase_time is not None:
-            # Stripe tells of the erasure itself, with what was erased.
-            event = replace(event, payload=json.dumps({"id": event.id, "type": event.type, "erased": True}).encode())
-        mark, claim, is_ours = None, context.new_claim(), False
-        if account_id is not None and status == PENDING:
+        known = await uow.events.known([each.event.id for each in heard])
+        unknown = {each.event.id: each for each in heard if each.event.id not in known}
+        owners = await _owners(list(unknown.values()), uow)
+        new = [_new(each, owners.get(event_id)) for event_id, each in unknown.items()]
+        marks: dict[str, int] = {}
+        for account_id in sorted({each.account_id for each in new if each.status == PENDING and each.account_id}):
             # In the same transaction, so that the sync need not look for the mark first.
+            claim = context.new_claim() if len(claims) < PARALLEL else None
             claimed, is_ours = await uow.marks.want_claimed(account_id, claim, HOLD)
-            mark = claimed.wanted
-        if not await uow.events.add(event, status, account_id, mark, now=context.wall.now()):
-            return Ingested(event.id, duplicate=True)  # without a commit: the mark is taken back
-        failpoint("billing.webhook.before_commit")
-        await uow.commit()
-    failpoint("billing.webhook.after_commit")
-    telemetry.count("tollway_webhooks_total", 1, type=event.type, status=status)
-    if is_ours and claim is not None:
-        context.claimed(claimed, claim)
-    elif status == PENDING:
-        context.marked()
-    return Ingested(event.id, duplicate=False)
+            marks[account_id] = claimed.wanted
+            if is_ours and claim is not None:
+                claims.append((claimed, claim))
+        marked = [replace(each, mark=marks.get(each.account_id or "")) for each in new if each.status == PENDING]
+        others = [each for each in new if each.status != PENDING]
+        fresh = await uow.events.add([*marked, *others], now=context.wall.now()) if new else set()
+        if fresh:  # else without a commit: the marks are taken back
+            failpoint("billing.webhook.before_commit")
+            await uow.commit()
+    if fresh:
+        failpoint("billing.webhook.after_commit")
+        for claimed, claim in claims:
+            context.claimed(claimed, claim)
+        if len(claims) < len(marks) or any(each.account_id is None for each in marked):
+            context.marked()
+    for each in new:
+        if each.event.id in fresh:
+            telemetry.count("tollway_webhooks_total", 1, type=each.event.type, status=each.status)
+    return _told(heard, fresh)
+
+
+def _told(heard: list[Heard], fresh: set[str]) -> list[Ingested]:
+    """Of two deliveries in one batch the first is new."""
+    left = set(fresh)
+    told = []
+    for each in heard:
+        told.append(Ingested(each.event.id, duplicate=each.event.id not in left))
+        left.discard(each.event.id)
+    return told
+
+
+async def _owners(heard: list[Heard], uow: BillingUnitOfWork) -> dict[str, Account]:
+    """Whose each event is, by the event's id."""
+    customers = await uow.accounts.of_customers({each.event.customer_id for each in heard if each.event.customer_id})
+    owners: dict[str, Account] = {}
+    for each in sorted(heard, key=lambda each: each.account_hint):
+        event = each.event
+        account = customers.get(event.customer_id)
+        if account is None and event.type in HANDLED and each.account_hint and event.customer_id:
+            with contextlib.suppress(NotFound):
+                hinted = await uow.accounts.get(each.account_hint)
+                # Our own customer, whose id a crash kept us from noting. The first id is kept for ever.
+                if await uow.accounts.set_customer(hinted.id, event.customer_id) == event.customer_id:
+                    account = hinted
+        if account is not None:
+            owners[event.id] = account
+    return owners
+
+
+def _new(heard: Heard, account: Account | None) -> NewEvent:
+    event = heard.event
+    if event.type not in HANDLED:
+        status = IGNORED
+    elif not event.customer_id and not event.charge_id:
+        status = FOREIGN
+    else:
+        status = PENDING
+    if account is not None and account.erase_time is not None:
+        # Stripe tells of the erasure itself, with what was erased.
+        event = replace(event, payload=json.dumps({"id": event.id, "type": event.type, "erased": True}).encode())
+    return NewEvent(event, status, account.id if account is not None else None, None)
 
 
 def _verify(payload: bytes, signature: str, context: Context) -> None:
@@ -127,8 +180,7 @@ def _verify(payload: bytes, signature: str, context: Context) -> None:
         raise refusal
 
 
-def _parse(payload: bytes, *, livemode: bool) -> tuple[WebhookEvent, str]:
-    """The event, and the account id that its object carries when it is one of ours."""
+def _parse(payload: bytes, *, livemode: bool) -> Heard:
     malformed = EventMalformed("This is not an event of Stripe's.")
     try:
         data: dict[str, Any] = json.loads(payload)
@@ -156,7 +208,7 @@ def _parse(payload: bytes, *, livemode: bool) -> tuple[WebhookEvent, str]:
         charge_id=_charge_of(thing) if kind in HANDLED else "",
         create_time=create_time,
     )
-    return event, hint if isinstance(hint, str) else ""
+    return Heard(event, hint if isinstance(hint, str) else "")
 
 
 def _charge_of(thing: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 # A draft invoice of a period is finalized about an hour after its end; what is stamped inside the period until then is
 # still on it (https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage).
 FINALIZED_AFTER = timedelta(hours=1)
-_INSTANT = timedelta(seconds=1)  # what Stripe's timestamps can tell apart
+INSTANT = timedelta(seconds=1)  # what Stripe's timestamps can tell apart
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def begin(total: UsageTotal, now: datetime) -> UsageTotal:
     if total.sending is not None:
         return total
     late = now >= total.period_end + FINALIZED_AFTER
-    inside = max(total.period_start, min(now, total.period_end - _INSTANT))
+    inside = max(total.period_start, min(now, total.period_end - INSTANT))
     return replace(total, sending=total.used, sending_stamp=now if late else inside, late=total.late or late)
 
 

@@ -20,6 +20,7 @@ from services.billing.storage.refunds import Refunds, Reversals
 from services.billing.storage.secrets import IdempotentAnswers, SigningKeys
 from services.billing.storage.sign_in import KeySessions, SignInAttempts, SignInLinks
 from services.billing.storage.snapshots import Snapshots
+from services.billing.storage.sweeps import Sweeps
 from services.billing.storage.webhooks import Marks, WebhookEvents
 from services.kit.database import UnitOfWork
 
@@ -52,6 +53,7 @@ class BillingUnitOfWork(UnitOfWork):
         self.overrides = Overrides(connection)
         self.totals = UsageTotals(connection)
         self.snapshots = Snapshots(connection)
+        self.sweeps = Sweeps(connection)
         self.events = WebhookEvents(connection)
         self.marks = Marks(connection)
 

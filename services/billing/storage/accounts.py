@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -70,6 +71,12 @@ class Accounts:
         statement = select(account).where(account.c.stripe_customer_id == customer_id)
         row = (await self._connection.execute(statement)).first()
         return to_account(row) if row is not None else None
+
+    async def of_customers(self, customer_ids: Collection[str]) -> dict[str, Account]:
+        """By the customer's id; customers that are nobody's here are left out."""
+        found = select(account).where(account.c.stripe_customer_id.in_(customer_ids))
+        rows = [to_account(row) for row in (await self._connection.execute(found)).all()]
+        return {each.stripe_customer_id: each for each in rows if each.stripe_customer_id is not None}
 
     async def find(self, account_id: str) -> Account | None:
         row = (await self._connection.execute(select(account).where(account.c.id == account_id))).first()

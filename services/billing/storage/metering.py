@@ -50,6 +50,16 @@ class UsageTotals:
         )
         return [(row[0], row[1]) for row in (await self._connection.execute(statement)).all()]
 
+    async def unsent_meters(self, account_id: str) -> list[str]:
+        """Of an account that Stripe knows."""
+        statement = (
+            select(usage_total.c.meter)
+            .join(account, account.c.id == usage_total.c.account_id)
+            .where(usage_total.c.account_id == account_id, _OPEN, account.c.stripe_customer_id.is_not(None))
+            .distinct()
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
     async def claim(self, account_id: str, meter: str, hold: timedelta) -> UsageTotal | None:
         """The oldest open period, for as long as the hold; None while somebody has one of this meter's. The rows are
         locked until the transaction ends, so that two never send at once."""

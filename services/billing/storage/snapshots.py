@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -54,6 +55,11 @@ class Snapshots:
         values = {"trial_end_told": told.trial_end, "cancel_time_told": told.cancel_time, "ended_told": told.ended}
         await self._connection.execute(update(subscription).where(subscription.c.id == subscription_id).values(values))
 
+    async def subscriptions_of_ids(self, ids: Collection[str]) -> dict[str, Subscription]:
+        statement = select(*(subscription.c[name] for name in _SUBSCRIPTION)).where(subscription.c.id.in_(ids))
+        rows = (await self._connection.execute(statement)).mappings()
+        return {row["id"]: Subscription(**row) for row in rows}
+
     async def save_invoice(self, account_id: str, read: Invoice) -> Announced:
         """Saves it and returns what had been announced of it before."""
         values = vars(read)
@@ -70,6 +76,11 @@ class Snapshots:
     async def invoices(self, account_id: str) -> list[Invoice]:
         statement = select(*(invoice.c[name] for name in _INVOICE)).where(invoice.c.account_id == account_id)
         return [Invoice(**row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def invoice_number(self, invoice_id: str) -> str:
+        """As people know it; empty for one that is not held here."""
+        statement = select(invoice.c.number).where(invoice.c.id == invoice_id)
+        return (await self._connection.execute(statement)).scalar_one_or_none() or ""
 
     async def listed_invoices(self, account_id: str, before: str, limit: int) -> list[Invoice]:
         """Newest first, without drafts; `before` is the id of the last one seen, or empty."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
@@ -25,6 +25,30 @@ class WebhookEvent:
     charge_id: str  # of a refund or dispute
     payload: bytes
     create_time: datetime
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An event as it came. `account_hint`: the account that its object names, when it is one of ours; may be empty."""
+
+    event: WebhookEvent
+    account_hint: str
+
+
+@dataclass(frozen=True)
+class Ingested:
+    event_id: str
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event with what it is to us. `mark`: the sync that will have applied it."""
+
+    event: WebhookEvent
+    status: str
+    account_id: str | None
+    mark: int | None
 
 
 @dataclass(frozen=True)
@@ -63,14 +87,15 @@ class WebhookEvents:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(
-        self, event: WebhookEvent, status: str, account_id: str | None, mark: int | None, *, now: datetime
-    ) -> bool:
-        """False when an earlier delivery of the same event is stored."""
-        ours = {"status": status, "account_id": account_id, "mark": mark, "receive_time": now}
-        statement = insert(webhook_event).values(**vars(event), **ours)
-        result = await self._connection.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
-        return result.rowcount == 1
+    async def add(self, new: Sequence[NewEvent], *, now: datetime) -> set[str]:
+        """The ids of those that were not stored before."""
+        rows = [
+            {**vars(each.event), "status": each.status, "account_id": each.account_id, "mark": each.mark}
+            for each in sorted(new, key=lambda each: each.event.id)  # two writers in one order cannot block each other
+        ]
+        statement = insert(webhook_event).values([{**row, "receive_time": now} for row in rows])
+        statement = statement.on_conflict_do_nothing(index_elements=["id"])
+        return set((await self._connection.execute(statement.returning(webhook_event.c.id))).scalars())
 
     async def known(self, event_ids: Sequence[str]) -> set[str]:
         statement = select(webhook_event.c.id).where(webhook_event.c.id.in_(event_ids))
@@ -225,6 +250,13 @@ class Marks:
         returning = statement.returning(billing_sync.c.wanted, billing_sync.c.attempts, billing_sync.c.claim)
         wanted, attempts, holder = (await self._connection.execute(returning)).one()
         return Claimed(account_id, wanted, attempts), claim is not None and holder == claim
+
+    async def waiting(self, account_ids: Collection[str]) -> set[str]:
+        """Those of them that are about to be read."""
+        statement = select(billing_sync.c.account_id).where(
+            billing_sync.c.account_id.in_(account_ids), billing_sync.c.wanted > billing_sync.c.done
+        )
+        return set((await self._connection.execute(statement)).scalars())
 
     async def is_done(self, account_id: str, mark: int) -> bool:
         """Whether a read that began after the mark has been applied."""

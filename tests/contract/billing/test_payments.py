@@ -12,6 +12,7 @@ import pytest
 
 from services.billing.catalog import load_catalog
 from services.billing.domain.customer import Subscriber
+from services.billing.domain.metering import Report
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import NewSession, Payments, Session, StripeRetryable, Upcoming
 from services.billing.stripe import StripePayments
@@ -287,3 +288,47 @@ async def test_a_customer_is_found_by_its_address_renamed_and_deleted_for_good(s
 
 async def test_a_charge_that_nobody_made_is_nobodys(stripe: Stripe) -> None:
     assert await stripe.payments.customer_of_charge("ch_nobody") == ""
+
+
+@pytest.fixture
+async def payments(base: str) -> AsyncIterator[StripePayments]:
+    real = StripePayments("sk_test_contract", base=base)
+    yield real
+    await real.close()
+
+
+async def test_a_cancellation_at_once_invoices_the_units_that_were_reported(
+    base: str, payments: StripePayments
+) -> None:
+    catalog = load_catalog(Path("catalogs/manashiki.yaml"))
+    pushed = await payments.push(catalog, BACK)
+    account_id, tier = "acct_metered", catalog.tiers["paid"]
+    customer_id = await payments.create_customer(account_id, "ada@example.com", "Ada")
+    metered = [pushed.prices[each.lookup_key] for each in catalog.metered_prices("paid", tier.prices[0])]
+    new = NewSession(
+        key=f"chk_{account_id}:1",
+        account_id=account_id,
+        customer_id=customer_id,
+        price_id=pushed.prices[tier.prices[0].lookup_key],
+        success_url=BACK,
+        cancel_url=BACK,
+        promotion_codes=False,
+        trial_days=0,
+        automatic_tax=False,
+        metered_price_ids=tuple(metered),
+    )
+    session = await payments.create_session(new)
+    async with httpx.AsyncClient(base_url=base, auth=("sk_test_contract", "")) as client:
+        card = {"type": "card", "card[token]": "tok_visa"}
+        method = (await client.post("/v1/payment_methods", data=card)).raise_for_status().json()["id"]
+        body = {"payment_method": method, "expected_amount": str(tier.prices[0].amount)}
+        (await client.post(f"/v1/payment_pages/{session.id}/confirm", data=body)).raise_for_status()
+        (subscription,) = (await payments.read(customer_id, [], want_last_paid=False)).subscriptions
+        stamp = subscription.period_start
+        now = (await client.get("/_sandbox/clock")).json()["now"]
+        (await client.post("/_sandbox/clock/advance", json={"to": now + 10})).raise_for_status()
+    await payments.report_usage(Report(customer_id, "live_downloads", 1500, "use_1", stamp), catalog)
+    await payments.cancel_subscription(subscription.id, f"{account_id}:end")
+    paid = {each.amount_paid for each in await payments.list_invoices(customer_id)}
+    # 500 beyond the included 1,000, at a tenth of a cent; the base fee is neither charged again nor given back.
+    assert paid == {tier.prices[0].amount, 50}

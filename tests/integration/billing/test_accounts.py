@@ -145,6 +145,7 @@ async def test_whom_to_write_to_comes_with_the_brand_and_the_tiers_limits(billin
     assert (found.account_id, found.account_name, found.tier_name) == (created.account.id, "Ada", "Free")
     assert (found.contact_email, found.customer_email) == ("", "ada@example.com")
     assert (found.brand.name, found.brand.color) == ("Skytale", "#0f766e")
+    assert found.brand.billing_url.endswith(f"/dash/{created.account.slug}/billing")
     assert [(limit.name, limit.limit) for limit in found.limits] == [("messages_per_month", 100_000)]
     with pytest.raises(AccountNotFound):
         await accounts.get_recipient("acct_nobody", billing.context)

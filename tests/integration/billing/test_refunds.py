@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from services.billing.application import refunds
+from services.billing.application import metering, refunds
 from services.billing.domain.principal import Actor, ActorKind
 from services.billing.domain.refund import Refund, State
 from services.billing.errors import RefundRefused
+from services.kit.inbox import Received
 from tests.fakes.payments import START
 from tests.integration.billing.conftest import Billing, event, running_billing
+from tollway.quota.v1.events_pb2 import UsageRecorded
 
 OWNER = Actor(ActorKind.SESSION, "usr_1")
 LOOKUP = "manashiki_developer_month"
@@ -66,8 +68,31 @@ async def test_a_refund_ends_the_subscription_and_gives_the_base_fee_back(shop: 
     assert (await shop.state(account_id)).entitlement.tier == "canceled"
     (told,) = await shop.announced("InvoiceRefunded")
     assert (told.refund_id, told.invoice_id, told.amount, told.by_policy) == (made.stripe_refund_id, "in_1", 1500, True)
+    assert told.invoice_number == shop.payments.invoices["in_1"].number != ""
     actions = [row[0] for row in await shop.rows("SELECT action FROM audit_log ORDER BY id")]
     assert [a for a in actions if a.startswith("refund")] == ["refund.requested", "refund.made"]
+
+
+async def test_what_was_used_is_reported_before_the_end_so_that_the_last_invoice_has_it(shop: Billing) -> None:
+    account_id = await paid(shop)
+    message = UsageRecorded(account_id=account_id, meter="live_downloads", used=70)
+    message.period_start.FromDatetime(START)
+    message.period_end.FromDatetime(START + timedelta(days=31))
+    message.record_time.FromDatetime(START + timedelta(days=2))
+    kind = message.DESCRIPTOR.full_name
+    await metering.learn_usage(Received("evt_1", kind, account_id, START, message), shop.context)
+    reported_at_the_end: list[int] = []
+    end = shop.payments.cancel_subscription
+
+    async def noting(subscription_id: str, key: str) -> None:
+        reported_at_the_end.extend(report.units for report in shop.payments.reports.values())
+        await end(subscription_id, key)
+
+    shop.payments.cancel_subscription = noting  # type: ignore[method-assign]
+    await ask(shop, account_id)
+    assert reported_at_the_end == [70]
+    (report,) = shop.payments.reports.values()
+    assert report.stamp < shop.context.business.now()
 
 
 async def test_asking_again_and_ten_times_at_once_gives_one_refund(shop: Billing) -> None:

@@ -7,22 +7,25 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.billing.application import webhooks
 from services.billing.application.sync import HOLD, sync
+from services.billing.batches import Batches
 from services.billing.errors import EventMalformed, LivemodeMismatch, SignatureInvalid
 from tests.fakes.payments import START
 from tests.infra.servers import Templates
 from tests.integration.billing.conftest import Billing, event, running_billing, signed
 
 
-async def paid_account(billing: Billing) -> tuple[str, str, str]:
+async def paid_account(billing: Billing, email: str = "ada@example.com") -> tuple[str, str, str]:
     """Signed up, checked out and paid; no webhook came yet. Account, customer and subscription ids."""
-    account_id = (await billing.sign_up()).account.id
+    account_id = (await billing.sign_up(email)).account.id
     subscription = billing.payments.pay(await billing.check_out(account_id))
     return account_id, subscription.customer_id, subscription.id
 
@@ -51,6 +54,39 @@ async def test_the_same_event_twice_is_stored_once_and_read_once(billing: Billin
     await billing.settle()
     assert billing.payments.reads == 1
     assert (await billing.state(account_id)).entitlement.version == 2
+
+
+async def test_events_that_come_together_are_kept_in_one_commit_as_they_would_be_alone(billing: Billing) -> None:
+    one, other = await paid_account(billing), await paid_account(billing, "grace@example.com")
+    stored = event("customer.subscription.updated", {"id": "sub_0", "object": "subscription", "customer": one[1]})
+    await billing.hear(stored)
+    await billing.settle()
+    together = Batches(lambda heard: webhooks.keep(heard, billing.context))
+    hearing = Billing(replace(billing.context, together=together.do), billing.payments, billing.engine)
+    twice = event("invoice.paid", {"id": "in_1", "object": "invoice", "customer": one[1]})
+    hints = {"client_reference_id": "acct_of_nobody"}
+    payloads = [
+        event("customer.subscription.updated", {"id": "s", "object": "subscription", "customer": one[1]}),
+        event("customer.subscription.updated", {"id": "s", "object": "subscription", "customer": other[1]}),
+        stored,
+        twice,
+        twice,
+        event("charge.succeeded", {"id": "ch_1", "object": "charge", "customer": one[1]}),
+        event("checkout.session.completed", {"id": "cs", "object": "checkout.session", "customer": "cus_x"} | hints),
+        event("invoice.upcoming", {"object": "invoice", "customer": None}),
+    ]
+    heard = await asyncio.gather(*(hearing.hear(payload) for payload in payloads))
+    assert [each.duplicate for each in heard] == [False, False, True, False, True, False, False, False]
+    transactions = "SELECT count(DISTINCT xmin::text) FROM webhook_event"
+    assert await billing.rows(transactions) == [(2,)], "the one that was stored before, and the others"
+    # One mark for each account, whatever it was told of.
+    assert sorted(await billing.rows("SELECT account_id, wanted - done FROM billing_sync")) == sorted(
+        [(one[0], 1), (other[0], 1)]
+    )
+    await billing.settle()
+    rows = await billing.rows("SELECT status, count(*) FROM webhook_event GROUP BY 1")
+    assert dict(rows) == {"applied": 4, "ignored": 1, "ignored_foreign": 2}
+    assert [(await billing.state(each[0])).entitlement.tier for each in (one, other)] == ["pro", "pro"]
 
 
 async def test_ten_events_of_one_checkout_become_one_read(billing: Billing) -> None:

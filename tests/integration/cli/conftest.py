@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pty
 import subprocess
 import sys
 import threading
@@ -212,6 +213,26 @@ class Cli:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done
+
+    def in_terminal(self, *args: str, **env: str) -> str:
+        """What a command that succeeds shows on a terminal."""
+        control, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [*TOLLWAY, *args], env=self.env | {"TERM": "xterm"} | env, stdout=terminal, stderr=terminal
+        )
+        os.close(terminal)
+        said = b""
+        while True:
+            try:
+                chunk = os.read(control, 4096)
+            except OSError:  # Linux: the other side has closed
+                break
+            if not chunk:
+                break
+            said += chunk
+        os.close(control)
+        assert process.wait() == 0
+        return said.decode()
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

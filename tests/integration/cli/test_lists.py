@@ -66,8 +66,8 @@ def test_the_audit_log_says_who_did_what(logged_in: Cli, gateway: Gateway) -> No
     }
     answer(gateway, f"GET {ORG}/audit-log?page_size=50&page_token=", {"entries": [entry], "next_page_token": None})
     assert logged_in("audit").stdout.splitlines() == [
-        "2026-04-01T00:00:00Z  key.issued  by session usr_1",
-        "  key_1  kind=live  name= [2JCI",
+        "2026-04-01T00:00:00Z  key.issued",
+        "  key_1  kind=live  name= [2JCI  by session usr_1",
     ]
 
 

@@ -52,10 +52,18 @@ def test_mails_are_listed_to_the_end_of_the_pages(operator: Cli, gateway: Gatewa
     answer(gateway, page("dead", 500), {"messages": [message(1, state="dead")], "next_page_token": "t"})
     answer(gateway, page("dead", 500, "t"), {"messages": [message(2, state="dead")], "next_page_token": None})
     told = operator("notify", "list", "--state", "dead", "--limit", "600").stdout.splitlines()
-    assert told[0].split() == ["ID", "KIND", "STATE", "TO", "CREATED"]
+    assert told[0].split() == ["ID", "KIND", "STATE", "CREATED", "(UTC)", "TO"]
     assert [line.split()[0] for line in told[1:]] == [f"msg_{1:032}", f"msg_{2:032}"]
     listed = json.loads(operator("notify", "list", "--state", "dead", "--limit", "600", "--json").stdout)
     assert ([m["about"] for m in listed["messages"]], listed["more"]) == (["in_1", "in_2"], False)
+
+
+def test_a_narrow_terminal_shows_no_broken_line(operator: Cli, gateway: Gateway) -> None:
+    widest = message(1, state="unknown", kind="usage_threshold", recipient="a" * 60 + "@example.com")
+    answer(gateway, page(), {"messages": [widest], "next_page_token": None})
+    narrow = operator.in_terminal("notify", "list", COLUMNS="80", NO_COLOR="1").splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert "a@example.com" in operator.in_terminal("notify", "list", COLUMNS="160", NO_COLOR="1")
 
 
 def test_a_mail_is_shown_with_what_happened_to_it_and_what_to_do(operator: Cli, gateway: Gateway) -> None:

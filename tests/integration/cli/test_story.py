@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import stat
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.conftest import KEY, TOLLWAY, Cli, Gateway
+from tests.integration.cli.conftest import KEY, Cli, Gateway
 
 _SESSION = ("session_expires_at",)
 
@@ -187,23 +186,7 @@ def test_token_prints_the_token_alone(logged_in: Cli) -> None:
 
 def test_colour_is_for_terminals_and_no_color_is_honoured(logged_in: Cli) -> None:
     def in_terminal(**env: str) -> str:
-        control, terminal = pty.openpty()
-        process = subprocess.Popen(
-            [*TOLLWAY, "usage"], env=logged_in.env | {"TERM": "xterm"} | env, stdout=terminal, stderr=terminal
-        )
-        os.close(terminal)
-        said = b""
-        while True:
-            try:
-                chunk = os.read(control, 4096)
-            except OSError:  # Linux: the other side has closed
-                break
-            if not chunk:
-                break
-            said += chunk
-        os.close(control)
-        assert process.wait() == 0
-        return said.decode()
+        return logged_in.in_terminal("usage", **env)
 
     assert "\x1b[" in in_terminal()
     assert "\x1b[" not in in_terminal(NO_COLOR="1")

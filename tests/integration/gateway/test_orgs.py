@@ -367,3 +367,14 @@ async def test_bad_input_names_its_field(orgs: Orgs, body: dict[str, Any], code:
     slug, session, _ = await signed_in(orgs)
     answer = await orgs.call("POST", f"/v1/orgs/{slug}/keys", session, body)
     assert assert_problem(answer, 422, code)["field"] == field
+
+
+@pytest.mark.parametrize(
+    "slug", ["..%2f..%2foperator", "%2e%2e", "..;", "%00", "%0d%0a", "%3Cimg%20src=x%20onerror=alert(1)%3E", "a" * 300]
+)
+async def test_a_slug_that_is_a_path_or_a_page_is_an_unknown_one(orgs: Orgs, slug: str) -> None:
+    _, session, _ = await signed_in(orgs)
+    answer = await orgs.call("GET", f"/v1/orgs/{slug}/members", session)
+    problem = assert_problem(answer, 404, answer.json()["code"])
+    assert problem["code"] in {"account_not_found", "route_not_found"}
+    assert not set("<>\r\n\0") & set(problem["instance"])

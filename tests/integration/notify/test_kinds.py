@@ -86,6 +86,7 @@ def refunded(**changes: Any) -> InvoiceRefunded:
         "refund_id": "re_1",
         "amount": 2900,
         "currency": "jpy",
+        "invoice_number": "ABCD1234-0007",
         "by_policy": True,
         "refund_time": stamp("2026-03-02T00:00:00Z"),
         "customer_email": "ada@example.com",
@@ -227,6 +228,7 @@ async def test_refunds_trials_and_cancellations_are_told_once_each(
     }
     assert len(inboxes.mails) == 4
     assert "subscription has ended with this refund" in text_of(subjects["Your Skytale refund of ¥2,900"], "html")
+    assert "ABCD1234-0007" in text_of(subjects["Your Skytale refund of ¥2,900"], "plain")
     assert "$29.00" in text_of(subjects["Your Skytale trial ends on March 15, 2026"], "plain")
 
 

@@ -58,6 +58,12 @@ async def test_the_link_is_mailed_before_the_call_answers_and_nothing_of_it_is_k
     assert "ada@example.com" not in shared.notify.log()
 
 
+async def test_it_comes_from_the_brands_own_address(mailing: SignInMailServiceStub, inboxes: Inboxes) -> None:
+    await mailing.SendSignInLink(asked(brand=SignInBrand(name="Skytale", sender="hello@skytale.example")), timeout=15)
+    assert inboxes.mails[0]["From"] == "Skytale <hello@skytale.example>"
+    assert inboxes.envelopes[0].mail_from == "hello@skytale.example"
+
+
 async def test_the_same_link_again_has_the_same_message_id(mailing: SignInMailServiceStub, inboxes: Inboxes) -> None:
     await mailing.SendSignInLink(asked(), timeout=15)
     await mailing.SendSignInLink(asked(), timeout=15)

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from tests.integration.notify.conftest import Inboxes, Notify, Publish, made, new_stream, paid, serving, until
+from tests.integration.notify.test_kinds import refunded
 from tollway.notify.v1 import notify_pb2 as pb
 
 
@@ -183,7 +184,9 @@ async def test_kills_at_any_moment_send_no_mail_twice_and_forget_none(
 
     async def publish_all() -> None:
         for number in range(1, count + 1):
-            await publish(paid(number))
+            event = paid(number) if number % 2 else refunded(refund_id=f"re_{number}")
+            event_id = await publish(event)
+            await publish(event, event_id)
             await asyncio.sleep(0.03)  # spread over the kills
 
     publishing = asyncio.create_task(publish_all())

@@ -102,4 +102,4 @@ def test_mails_carry_the_catalogs_brand_and_without_one_the_products_name(tmp_pa
     assert (given.name, given.color, given.sender) == ("Skytale Relay", "#123abc", "billing@skytale.example")
     usual = brand("  {}\n")
     assert (usual.name, usual.color, usual.sender) == ("Skytale", "#4f46e5", "")
-    assert (usual.support_contact, usual.billing_url) == ("mailto:contact@skytale.sh", "https://pay.example")
+    assert (usual.support_contact, usual.billing_url) == ("mailto:contact@skytale.sh", "https://pay.example/dash")

@@ -40,6 +40,11 @@ def test_five_tiers_of_which_three_are_in_the_price_table(catalog: Catalog) -> N
     )
     assert catalog.tiers["enterprise"].contract
     assert catalog.default_tier == "free"
+    # What no test can try is at least said where plans are shown.
+    said = {name: " ".join(tier.description.split()) for name, tier in catalog.tiers.items()}
+    assert "first-party catalog access" in said["free"]
+    for words in ("volume", "99.9% SLA", "R2 bucket", "SSO", "SAML", "OIDC", "7 years of audit log"):
+        assert words.lower() in said["enterprise"].lower()
 
 
 def test_all_eight_statuses_are_mapped_as_the_contract_says(catalog: Catalog) -> None:

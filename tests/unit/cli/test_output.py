@@ -56,3 +56,24 @@ def test_an_event_that_is_one_thing_needs_no_prefix() -> None:
 
 def test_a_password_in_the_nats_address_is_not_repeated() -> None:
     assert events._without_password("nats://user:secret@host:4222") == "nats://host:4222"
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=50), max_size=8))
+def test_facts_that_do_not_fit_beside_each_other_begin_a_line_and_none_is_cut(facts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        lines: list[str] = []
+        patched.setattr(output, "out", lines.append)
+        patched.setattr(output, "columns", lambda: 60)
+        output.wrapped(facts)
+    assert [word for line in lines for word in line.split("  ") if word] == facts
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_a_table_that_is_too_wide_for_a_terminal_is_paragraphs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(output, "columns", lambda: 30)
+    output.table(("", "SLUG", "NAME", "ROLE"), [("*", "adas-relay", "Ada's Relay", "owner"), ("", "b", "-", "")])
+    assert capsys.readouterr().out == "* adas-relay\n  name Ada's Relay  role owner\nb\n"

@@ -130,8 +130,9 @@ def test_rates_are_said_in_words_and_lifetime_counts_without_a_limit_are_not_sho
     burst = limit("burst", ent.LIMIT_KIND_RATE, "messages", limit=60)
     burst.window.FromSeconds(60)
     in_all = limit("all", ent.LIMIT_KIND_QUOTA, "messages", period=ent.PERIOD_LIFETIME)
-    (meter,) = meters.read(entitled(burst, in_all), used(quota.LimitState(name="all", used=3))).meters
-    assert meter.notes == ["Up to 60 in any minute."]
+    states = (quota.LimitState(name="all", used=3), quota.LimitState(name="burst", used=2, limit=60))
+    (meter,) = meters.read(entitled(burst, in_all), used(*states)).meters
+    assert meter.notes == ["Up to 60 in any minute, 2 used right now."]
     assert meter.bars == []
 
 

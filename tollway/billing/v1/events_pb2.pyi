@@ -274,7 +274,7 @@ class Brand(_message.Message):
     color: _builtins.str
     """`#rrggbb`."""
     billing_url: _builtins.str
-    """Where the account manages its plan."""
+    """The billing page, where the account manages its plan."""
     sender: _builtins.str
     """The address that mails come from. Empty: as notify's settings say."""
     def __init__(
@@ -385,6 +385,7 @@ class InvoiceRefunded(_message.Message):
     CUSTOMER_EMAIL_FIELD_NUMBER: _builtins.int
     ACCOUNT_NAME_FIELD_NUMBER: _builtins.int
     BRAND_FIELD_NUMBER: _builtins.int
+    INVOICE_NUMBER_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     refund_id: _builtins.str
     """Stripe's id (`re_…`)."""
@@ -399,6 +400,8 @@ class InvoiceRefunded(_message.Message):
     """Where to write to the customer; may be empty. See Invoice."""
     customer_email: _builtins.str
     account_name: _builtins.str
+    invoice_number: _builtins.str
+    """Of the invoice, as people know it; empty without one."""
     @_builtins.property
     def refund_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -417,10 +420,11 @@ class InvoiceRefunded(_message.Message):
         customer_email: _builtins.str = ...,
         account_name: _builtins.str = ...,
         brand: Global___Brand | None = ...,
+        invoice_number: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "refund_time", b"refund_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_name", b"account_name", "amount", b"amount", "brand", b"brand", "by_policy", b"by_policy", "contact_email", b"contact_email", "currency", b"currency", "customer_email", b"customer_email", "invoice_id", b"invoice_id", "refund_id", b"refund_id", "refund_time", b"refund_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_name", b"account_name", "amount", b"amount", "brand", b"brand", "by_policy", b"by_policy", "contact_email", b"contact_email", "currency", b"currency", "customer_email", b"customer_email", "invoice_id", b"invoice_id", "invoice_number", b"invoice_number", "refund_id", b"refund_id", "refund_time", b"refund_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
