@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from gateway.settings import GatewaySettings
 from services.billing.settings import BillingSettings
@@ -128,6 +129,15 @@ def test_every_variable_that_a_file_names_is_a_setting_of_its_part(part: Part) -
     assert {name.removesuffix("_FILE") if name not in known else name for name in part.own} <= known
     of_any = {variable(settings, field) for settings in SETTINGS.values() for field in settings.model_fields}
     assert part.shared.keys() <= of_any
+
+
+@every_part
+def test_nothing_of_a_part_is_left_to_a_default_that_means_this_machine(part: Part) -> None:
+    settings, told = SETTINGS[part.name], {name.removesuffix("_FILE") for name in part.environment}
+    for name, field in settings.model_fields.items():
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        if "127.0.0.1" in str(default):
+            assert variable(settings, name) in told, name
 
 
 @every_part
