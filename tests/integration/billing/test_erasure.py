@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.billing.application import accounts, contacts, customers, erasure, imports, keys, reconcile, sessions
+from services.billing.application import accounts, contacts, customer_push, erasure, imports, keys, reconcile, sessions
 from services.billing.application.operators import SetOverride, set_override
 from services.billing.domain.principal import Actor, ActorKind
 from services.billing.errors import AccountErased, AccountNotFound, ApiKeyRevoked, SubscriptionRunning
@@ -111,7 +111,7 @@ async def test_a_stripe_that_is_away_deletes_the_customer_when_it_is_back(billin
     billing.payments.down, billing.payments.delete_customer = False, gone  # type: ignore[method-assign]
     async with billing.engine.begin() as connection:
         await connection.exec_driver_sql("UPDATE customer_push SET hold_until = now()")
-    while await customers.push_due(billing.context):
+    while await customer_push.push_due(billing.context):
         pass
     assert customer_id not in billing.payments.customers
     assert await billing.rows("SELECT 1 FROM customer_push") == []
@@ -184,7 +184,7 @@ async def test_a_contact_changed_while_stripe_is_away_is_told_to_it_later_and_th
     billing.payments.down = False
     async with billing.engine.begin() as connection:
         await connection.exec_driver_sql("UPDATE customer_push SET hold_until = now()")
-    while await customers.push_due(billing.context):
+    while await customer_push.push_due(billing.context):
         pass
     assert billing.payments.people[customer_id][0] == "two@example.com"
 

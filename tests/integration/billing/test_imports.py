@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.billing.application import customers
+from services.billing.application import customer_push
 from services.billing.application.imports import ImportCustomers, Imported, import_customers
 from services.billing.domain.customer import Outcome
 from services.billing.domain.principal import Actor, ActorKind
@@ -71,7 +71,7 @@ async def test_a_subscriber_gets_an_account_that_is_read_from_stripe_and_bound_f
         ("ada@example.com", "owner")
     ]
     assert [each.tier for each in await billing.announced("TierChanged")] == ["free", "pro"]
-    while await customers.push_due(billing.context):
+    while await customer_push.push_due(billing.context):
         pass
     assert billing.payments.customers[customer_id] == account_id
 
