@@ -16,6 +16,7 @@ from services.billing.application.context import Context
 from services.billing.application.sync import HOLD, assign_unowned, sync
 from services.billing.catalog import load_catalog
 from services.billing.events import Announcer
+from services.billing.later import Later
 from services.billing.ports import Session
 from services.billing.storage import BillingUnitOfWork
 from services.billing.stripe import StripePayments
@@ -23,6 +24,7 @@ from services.billing.token_bucket import PEOPLE
 from services.billing.vault import Vault
 from services.kit.clock import BusinessClock, WallClock
 from services.kit.database import create_engine
+from tests.fakes.sign_in_mail import FakeSignInMail
 from tests.fakes.usage import FakeUsage
 from tests.infra.processes import Sandbox
 from tests.integration.billing.conftest import event, settings, signed
@@ -140,22 +142,25 @@ async def open_shop(
     catalog = load_catalog(Path("catalogs") / catalog_file)
     chosen = settings(dsn)
     payments = CountedPayments(sandbox.api_key, base=sandbox.url, rate=1000, timeout_s=timeout_s, patience_s=patience_s)
-    usage = FakeUsage()
+    usage, later = FakeUsage(), Later()
     context = Context(
         settings=chosen,
         catalog=catalog,
         announcer=Announcer(catalog, chosen.public_url),
         payments=payments,
         usage=usage,
+        sign_in_mail=FakeSignInMail(),
         vault=Vault(chosen.secret_key),
         business=BusinessClock(sandbox.folder / "clock-offset"),
         wall=WallClock(),
         unit_of_work=lambda: BillingUnitOfWork(engine),
         marked=lambda: None,
+        later=later,
     )
     async with httpx.AsyncClient(base_url=sandbox.url, auth=(sandbox.api_key, ""), timeout=30) as stripe:
         try:
             yield Shop(context, payments, stripe, usage)
         finally:
+            await later.finished()
             await payments.close()
             await engine.dispose()
