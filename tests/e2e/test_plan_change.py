@@ -1,9 +1,11 @@
-"""Plan changes by API, through real processes and Vatly's catalog, which sells two plans."""
+"""Plan changes by API, through real processes and Vatly's catalog, which sells two plans; and when Stripe fails."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 from playwright.async_api import Browser, expect
 
@@ -29,6 +31,7 @@ def two_plans(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 async def world(two_plans: Stack) -> AsyncIterator[World]:
     found = World(two_plans)
     yield found
+    await found.knobs(reset=True)
     await found.close()
 
 
@@ -64,6 +67,41 @@ async def test_a_preview_is_what_the_change_charges_and_cancelling_and_resuming_
     assert not (await billing(customer))["cancel_at_period_end"]
     again = await customer.post("/v1/billing/checkout", {"tier": "business"})
     assert again.json()["code"] == "already_subscribed"
+
+
+async def test_each_door_is_503_with_when_to_come_back_while_stripe_fails_or_is_silent_and_works_afterwards(
+    world: World,
+) -> None:
+    silent, customer = await world.sign_up(), await world.sign_up()
+    await buy(silent, "business")
+    org = f"/v1/orgs/{customer.account['slug']}/billing"
+    hang = {"status": "hang", "path": "/v1/invoices/create_preview", "next": 99}
+    await world.knobs(api_errors=[hang])
+    preview = f"/v1/orgs/{silent.account['slug']}/billing/preview?tier=scale"
+    waiting = asyncio.create_task(world.gateway.get(preview, headers=silent.bearer))
+    doors = [
+        ("/v1/billing/checkout", {"tier": "business"}, "/v1/customers"),
+        ("/v1/billing/checkout", {"tier": "business"}, "/v1/checkout/sessions"),
+        ("/v1/billing/portal", None, "/v1/billing_portal/sessions"),
+        (f"{org}/change", {"tier": "scale"}, "/v1/subscriptions/*"),
+        (f"{org}/cancel", None, "/v1/subscriptions/*"),
+        (f"{org}/resume", None, "/v1/subscriptions/*"),
+    ]
+    for path, body, at_stripe in doors:
+        if path == f"{org}/change":
+            await buy(customer, "business")
+        await world.knobs(api_errors=[hang, {"status": 429, "path": at_stripe}])
+        _come_back(await customer.post(path, body))
+        assert (again := await customer.post(path, body)).status_code == 200, f"{path}: {again.text}"
+    _come_back(await waiting)  # and that is before the gateway's own patience ends
+    await world.knobs(reset=True)
+    assert (await silent.get(preview))["tier"] == "scale"
+    assert len(await customer.subscriptions()) == 1
+
+
+def _come_back(answer: httpx.Response) -> None:
+    assert (answer.status_code, answer.json().get("code")) == (503, "stripe_unavailable"), answer.request.url
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 async def test_the_page_previews_a_change_before_it_is_confirmed(world: World, browser: Browser) -> None:

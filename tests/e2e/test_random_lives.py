@@ -25,6 +25,7 @@ from tests.infra.servers import running_nats
 from tests.infra.stack import Stack, running_stack
 from tests.invariants import healed
 
+Story = list[tuple[str, list[tuple[int, str]]]]
 STORIES = int(os.environ.get("TOLLWAY_LIVES") or 6)
 _DAY = 86_400
 _LIVE = {"active", "trialing", "past_due", "unpaid", "paused", "incomplete"}
@@ -64,7 +65,11 @@ ACTIONS = (
     "a month",
     "a month",
 )
-step = st.tuples(st.integers(0, 1), st.sampled_from(ACTIONS)) | st.tuples(st.just(-1), st.sampled_from(list(WEATHER)))
+_STORMS = ("all lost", "subscriptions lost", "invoices lost")  # after which nothing but reconciliation helps
+weather = st.sampled_from([*WEATHER, *_STORMS, *_STORMS])
+doing = st.lists(st.tuples(st.integers(0, 1), st.sampled_from(ACTIONS)), min_size=1, max_size=6)
+# What happens to which of two accounts while the way is so; and the last of it is not followed by a calm day.
+stories = st.lists(st.tuples(weather, doing), min_size=1, max_size=4)
 
 
 @dataclass
@@ -192,27 +197,27 @@ def system(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
-@given(steps=st.lists(step, min_size=4, max_size=16))
+@given(story=stories)
 def test_whatever_happens_at_stripe_and_on_the_way_two_replicas_end_with_stripes_state(
-    system: tuple[Stack, str], steps: list[tuple[int, str]]
+    system: tuple[Stack, str], story: Story
 ) -> None:
-    asyncio.run(_play(*system, steps))
+    asyncio.run(_play(*system, story))
 
 
-async def _play(stack: Stack, other: str, steps: list[tuple[int, str]]) -> None:
+async def _play(stack: Stack, other: str, story: Story) -> None:
     world = World(stack)
     try:
         prices = {"business": await price_id(world, BUSINESS), "scale": await price_id(world, SCALE)}
         customers = await asyncio.gather(*(world.sign_up(name) for name in ("Ada", "Grace")))
         lives = [Life(world, (stack.gateway_url, other), prices, customer) for customer in customers]
         await asyncio.gather(*(life.begin() for life in lives))
-        for who, what in steps:
-            if who < 0:
-                await world.knobs(reset=True, **WEATHER[what])
-            elif what in {"a few days", "a month"}:
-                await _advance(world, 4 if what == "a few days" else 32)
-            else:
-                await lives[who].act(what)
+        for sky, actions in story:
+            await world.knobs(reset=True, **WEATHER[sky])
+            for who, what in actions:
+                if what in {"a few days", "a month"}:
+                    await _advance(world, 4 if what == "a few days" else 32)
+                else:
+                    await lives[who].act(what)
         await _heal(world, lives)
         found = await healed(stack, within=40)
         note("\n".join(found))
