@@ -17,8 +17,19 @@ from tempfile import TemporaryDirectory
 import pytest
 import stripe
 
-from services.billing.application import checkout, plans, reconcile, refunds, subscriptions
+from services.billing.application import (
+    checkout,
+    contacts,
+    customer_push,
+    erasure,
+    imports,
+    plans,
+    reconcile,
+    refunds,
+    subscriptions,
+)
 from services.billing.application.checkout import CreateCheckout
+from services.billing.application.imports import ImportCustomers
 from services.billing.catalog import Catalog, load_catalog
 from services.billing.domain.metering import Report
 from services.billing.domain.principal import Actor, ActorKind
@@ -30,6 +41,7 @@ from tests.infra.servers import Templates
 from tests.integration.billing.at_sandbox import Json, Shop, open_shop
 from tests.integration.billing.conftest import event
 
+OPERATOR = Actor(ActorKind.OPERATOR, "op")
 OWNER = Actor(ActorKind.SESSION, "usr_1")
 _LIVE = {"active", "trialing", "past_due", "unpaid", "paused"}
 _numbers = itertools.count(1)
@@ -318,7 +330,73 @@ async def _finds_owners(shop: Shop, account_id: str) -> None:
     await shop.settle()
 
 
+async def _pushes_are_due(shop: Shop) -> None:
+    """As time does it."""
+    async with shop.context.unit_of_work() as uow:
+        await uow.connection.exec_driver_sql("UPDATE customer_push SET hold_until = now()")
+        await uow.commit()
+
+
+async def _moves(shop: Shop, account_id: str) -> None:
+    await _pushes_are_due(shop)
+    _, done = await contacts.set_contact(account_id, f"{account_id}@example.com", OPERATOR, shop.context)
+    if not done:
+        raise StripeUnavailable("it goes on by itself")
+
+
+async def _moved(shop: Shop, account_id: str) -> None:
+    customer = await shop.get(f"customers/{await shop.customer(account_id)}")
+    assert customer["email"] == f"{account_id}@example.com"
+
+
+async def _ended(shop: Shop) -> str:
+    account_id = await _on_business(shop)
+    (subscription,) = await shop.subscriptions(account_id)
+    await shop.payments.cancel_subscription(subscription["id"], f"{account_id}:end")
+    await _syncs(shop, account_id)
+    return account_id
+
+
+async def _erases(shop: Shop, account_id: str) -> None:
+    await _pushes_are_due(shop)
+    _, done = await erasure.erase_account(account_id, OPERATOR, shop.context)
+    if not done:
+        raise StripeUnavailable("it goes on by itself")
+
+
+async def _erased(shop: Shop, account_id: str) -> None:
+    assert (await shop.get(f"customers/{await shop.customer(account_id)}"))["deleted"]
+
+
+async def _sold_by_hand(shop: Shop) -> str:
+    """A customer that somebody made at Stripe, who subscribes there; its id."""
+    customer = await shop.post("customers", email=_email())
+    method = await shop.post("payment_methods", type="card", **{"card[token]": "tok_visa"})
+    await shop.post(f"payment_methods/{method['id']}/attach", customer=customer["id"])
+    (price,) = (await shop.get("prices", **{"lookup_keys[]": "vatly_business_month"}))["data"]
+    details = {"items[0][price]": price["id"], "default_payment_method": method["id"]}
+    await shop.post("subscriptions", customer=customer["id"], **details)
+    return str(customer["id"])
+
+
+async def _imports(shop: Shop, customer_id: str) -> None:
+    await imports.import_customers(ImportCustomers(OPERATOR, customer_id=customer_id), shop.context)
+
+
+async def _imported_once(shop: Shop, customer_id: str) -> None:
+    async with shop.context.unit_of_work() as uow:
+        query = f"SELECT id FROM account WHERE stripe_customer_id = '{customer_id}'"
+        ((account_id,),) = (await uow.connection.exec_driver_sql(query)).all()
+    await _pushes_are_due(shop)
+    assert await customer_push.push_now(account_id, shop.context)
+    await shop.settle()
+    assert (await shop.state(account_id)).entitlement.tier == "business"
+
+
 STORIES = {
+    "contact": Story("vatly.yaml", _on_business, _moves, _moved),
+    "erasure": Story("vatly.yaml", _ended, _erases, _erased, _LOST),
+    "import": Story("vatly.yaml", _sold_by_hand, _imports, _imported_once, _LOST),
     "checkout": Story("vatly.yaml", _new, _checks_out, _one_customer_and_one_page),
     "checkout, another page": Story("vatly.yaml", _asked, _checks_out_elsewhere, _one_other_page),
     "checkout just after paying": Story("vatly.yaml", _paid_unheard, _checks_out_again, _still_one_subscription),
