@@ -42,10 +42,12 @@ class Scenario:
         before = self.process.cpu_times()
         result = await http1.load(self.port, lambda: self.message, in_flight=IN_FLIGHT, seconds=seconds)
         after = self.process.cpu_times()
-        if result.failures or not result.calls:
+        if result.failures:
             raise RuntimeError(f"{self.name}: not every answer was 200")
         if not count:
             return
+        if not result.calls:
+            raise RuntimeError(f"{self.name}: no answer within {seconds:g} s")
         spent = (after.user + after.system) - (before.user + before.system)
         self.cpu_us.append(spent / result.answered * 1e6)
         self.rates.append(result.rate)

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.facts import begin, of
+from gateway.pages import errors as page_errors
 from gateway.problems import Problem, render
 from services.kit import correlation, telemetry
 from services.kit.ids import new_id
@@ -67,7 +68,9 @@ class Boundary:
             known.error = type(error).__name__
             if status:  # part of an answer is out: cutting the connection is the only way to say so
                 raise
-            await render(Problem("internal"), scope, self._public_url)(scope, receive, with_headers)
+            failed = Problem("internal")
+            answer = page_errors.bare(failed, ident) if page_errors.of_page(scope["path"]) else None
+            await (answer or render(failed, scope, self._public_url))(scope, receive, with_headers)
         finally:
             _record(scope, method, status, time.perf_counter() - began)
 

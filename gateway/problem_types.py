@@ -141,6 +141,7 @@ KNOWN: dict[str, ProblemType] = {
     "failed_precondition": ProblemType(409, "Not possible now", "The account's present state does not allow this."),
     "already_exists": ProblemType(409, "Already exists", "This exists already."),
     # Mails
+    "bad_page_token": ProblemType(422, "Unknown page token", "Send the next_page_token of the page before, or none."),
     "message_not_found": ProblemType(404, "Message not found", "There is no such message."),
     "message_already_sent": ProblemType(
         409, "Already sent", "The mail server has accepted it; `again: true` sends it once more."

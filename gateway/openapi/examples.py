@@ -94,6 +94,7 @@ _USUAL: dict[str, Any] = {
 }
 _FIELDS = {  # the field that a refusal of this code usually names
     "invalid_argument": "email",
+    "bad_page_token": "page_token",
     "validation_failed": "amount",
     "idempotency_key_invalid": "Idempotency-Key",
     "idempotency_key_reused": "Idempotency-Key",

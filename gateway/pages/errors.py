@@ -15,10 +15,26 @@ PREFIX = "/dash"
 _SIGNED_OUT = frozenset({"session_invalid"})
 
 
+def of_page(path: str) -> bool:
+    """Whether people see what is answered there."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def bare(problem: problems.Problem, request_id: str) -> Response:
+    """A page that needs nothing of anybody, for when code has failed."""
+    text = rendering.TEMPLATES.get_template("dash/error.html").render(
+        shop=rendering.seller(billing_pb2.ListPlansResponse()),
+        problem=problem,
+        request_id=request_id,
+        signed_in=True,
+    )
+    headers = {"Content-Security-Policy": rendering.policy(""), "Cache-Control": "no-store"}
+    return Response(text, problem.status, headers, "text/html; charset=utf-8")
+
+
 async def answer(request: Request, error: Exception) -> Response:
     """The exception handler of the application: problem documents for programs, pages under /dash."""
-    path = request.url.path
-    if path != PREFIX and not path.startswith(f"{PREFIX}/"):
+    if not of_page(request.url.path):
         return await problems.answer(request, error)
     if isinstance(error, SignInNeeded):
         return _to_sign_in(request)

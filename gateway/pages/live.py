@@ -17,7 +17,7 @@ from tollway.billing.v1 import billing_pb2, entitlement_pb2, invoice_pb2, key_pb
 from tollway.quota.v1 import kill_switch_pb2, quota_pb2
 
 INVOICES = 12
-KEYS = 50
+KEYS = 100
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ async def read(request: Request, visit: Visit) -> Account:
 
 
 async def keys(request: Request, visit: Visit) -> list[Key]:
-    """Newest first; of the revoked ones none."""
+    """Newest first, of the revoked ones none; one more than KEYS when there are further ones."""
     backend: Backend = request.app.state.backend
     asked = key_pb2.ListKeysRequest(account_id=visit.account.id, page_size=1000)
     answer = await backend.billing.call(backend.keys.ListKeys, asked)
@@ -83,12 +83,13 @@ async def keys(request: Request, visit: Visit) -> list[Key]:
         ends = key.HasField("revoke_time")
         if not ends or key.revoke_time.ToNanoseconds() > now_ns:
             found.append(Key(key, "ending" if ends else "active"))
-    return found[:KEYS]
+    return found[: KEYS + 1]
 
 
 async def invoices(request: Request, visit: Visit) -> list[invoice_pb2.AccountInvoice]:
+    """Newest first; one more than INVOICES when there are further ones."""
     backend: Backend = request.app.state.backend
-    asked = invoice_pb2.ListInvoicesRequest(account_id=visit.account.id, page_size=INVOICES)
+    asked = invoice_pb2.ListInvoicesRequest(account_id=visit.account.id, page_size=INVOICES + 1)
     answer = await backend.billing.call(backend.invoices.ListInvoices, asked)
     return list(answer.invoices)
 

@@ -18,6 +18,7 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,  # files that change under a running process belong to another release
 )
 TEMPLATES.filters |= {
     "money": words.money,

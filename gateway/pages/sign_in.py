@@ -114,6 +114,8 @@ async def sign_in_with_key(request: Request, backend: Services, remote_address: 
 @router.post("/sign-out")
 async def sign_out(request: Request, backend: Services) -> Response:
     token = cookies.session(request)
+    if not token:
+        return RedirectResponse("/dash/sign-in?done=signed-out", 303)
     await forms.read(request, token)
     await backend.billing.call(backend.identity.EndSession, identity_pb2.EndSessionRequest(session_token=token))
     response = RedirectResponse("/dash/sign-in?done=signed-out", 303)
@@ -124,7 +126,9 @@ async def sign_out(request: Request, backend: Services) -> Response:
 
 async def _link_refused(request: Request, error: Unauthenticated) -> Response:
     other = error.error_reason == "SIGN_IN_LINK_OTHER_BROWSER"
-    return rendering.page(request, "link_refused.html", await shop_of(request), 401, other_browser=other)
+    signed_in = bool(cookies.session(request))  # the link may be the one that let this browser in
+    shop = await shop_of(request)
+    return rendering.page(request, "link_refused.html", shop, 401, other_browser=other, signed_in=signed_in)
 
 
 async def _let_in(request: Request, backend: Backend, session: identity_pb2.Session, token: str) -> Response:
@@ -135,7 +139,7 @@ async def _let_in(request: Request, backend: Backend, session: identity_pb2.Sess
     response = RedirectResponse(where, 303)
     life = session.expire_time.ToDatetime(UTC) - datetime.now(UTC)
     cookies.put(request, response, cookies.SESSION, token, max(life, timedelta(0)))
-    cookies.drop(request, response, cookies.BROWSER, cookies.NEXT)
+    cookies.drop(request, response, cookies.NEXT)
     return response
 
 

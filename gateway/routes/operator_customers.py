@@ -33,6 +33,20 @@ class ImportBody(Body):
         None, min_length=1, max_length=100, description="With customer_id: bind it to this account."
     )
     separate: bool = Field(False, description="With customer_id: an account of its own although that was unclear.")
+    issuer: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        description="With identity_key: accounts belong to identities of this provider.",
+        examples=["https://clerk.example.com"],
+    )
+    identity_key: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=40,
+        description="With issuer: the customers' metadata that names the organization or user.",
+        examples=["clerk_org_id"],
+    )
 
 
 class ImportedCustomer(BaseModel):
@@ -87,6 +101,8 @@ async def import_customers(
         customer_id=body.customer_id or "",
         account_id=body.account_id or "",
         separate=body.separate,
+        issuer=body.issuer or "",
+        identity_key=body.identity_key or "",
     )
     answer = await backend.billing.call(backend.customers.ImportCustomers, asked, timeout_s=STRIPE_CALL_S)
     response.headers.update(_PRIVATE)

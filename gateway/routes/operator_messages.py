@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
@@ -14,7 +14,6 @@ from gateway.body import Body, json_body
 from gateway.headers import IdempotencyKey
 from gateway.operations import OPERATOR, operation
 from gateway.paging import PageQuery, paged
-from gateway.problems import Problem
 from gateway.times import rfc3339
 from tollway.notify.v1 import notify_pb2 as pb
 
@@ -25,6 +24,8 @@ _STATES = {
     for name, number in pb.MessageState.items()
     if number != pb.MESSAGE_STATE_UNSPECIFIED
 }
+
+_State = Literal["pending", "sent", "dead", "unknown", "skipped"]
 
 
 class Message(BaseModel):
@@ -63,21 +64,18 @@ class ResendBody(Body):
     again: bool = Field(False, description="Also what the mail server has accepted.", examples=[False])
 
 
-@router.get("", summary="List mails", **paged(operation("invalid_argument", credentials=OPERATOR)))
+@router.get("", summary="List mails", **paged(operation("bad_page_token", "validation_failed", credentials=OPERATOR)))
 async def list_messages(
     operator: Operator,
     page: PageQuery,
     backend: Services,
     response: Response,
-    state: Annotated[str, Query(max_length=20, description="pending, sent, dead, unknown or skipped")] = "",
+    state: Annotated[_State | None, Query()] = None,
     account_id: Annotated[str, Query(max_length=100)] = "",
 ) -> Messages:
     """Newest first."""
-    if state and state not in _STATES:
-        field = ("state", f"one of {', '.join(_STATES)} is expected")
-        raise Problem("validation_failed", "Not accepted: state.", fields=(field,))
     asked = pb.ListMessagesRequest(account_id=account_id, page_size=page.size, page_token=page.token)
-    if state:
+    if state is not None:
         asked.state = _STATES[state]
     answer = await backend.notify.call(backend.messages.ListMessages, asked)
     response.headers.update(_PRIVATE)

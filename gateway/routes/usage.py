@@ -77,15 +77,14 @@ _count = operation(
 )
 
 
-@router.post("/v1/usage", summary="Count a use", **_count)
+@router.post("/v1/usage", response_model=Counted, summary="Count a use", **_count)
 async def count_use(
     caller: User,
     request_id: IdempotencyKey,
     body: Annotated[Use, Depends(json_body(Use))],
     backend: Services,
     request: Request,
-    response: Response,
-) -> Counted:
+) -> Response:
     """Call it once per use, before the work. 200: counted, durably. Anything else: nothing was counted.
 
     With an Idempotency-Key a retry is safe: a grant is counted once, and its repeat within 48 hours gets the first
@@ -106,9 +105,8 @@ async def count_use(
     headers["Cache-Control"] = "no-store"
     if not decision.allowed:
         raise refusal(body.meter, decision, headers, caller.billing_page(request.app.state.public_url))
-    response.headers.update(headers)
     bound = tightest(decision.limits)
-    return Counted(
+    counted = Counted(
         meter=body.meter,
         amount=body.amount,
         tier=decision.tier,
@@ -119,6 +117,8 @@ async def count_use(
         resets_at=reset_of(bound),
         limits=[to_limit(state) for state in decision.limits],
     )
+    # Rendered here, where it is asked most: the framework would validate it again and go through a dict.
+    return Response(counted.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.get(

@@ -7,6 +7,7 @@ from services.kit.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
@@ -79,6 +80,12 @@ class SignInLinkOtherBrowser(Unauthenticated):
 
 class SignInRateLimited(ResourceExhausted):
     reason = "SIGN_IN_RATE_LIMITED"
+
+
+class SessionRequired(PermissionDenied):
+    """A person has to do this; a key, or a session that is one, is not enough."""
+
+    reason = "SESSION_REQUIRED"
 
 
 class UserNotFound(NotFound):

@@ -37,6 +37,8 @@ class CustomerService(customer_pb2_grpc.CustomerServiceServicer):
             request.customer_id,
             request.account_id,
             request.separate,
+            request.issuer,
+            request.identity_key,
         )
         done, token = await imports.import_customers(command, self._context)
         return pb.ImportCustomersResponse(customers=[_imported(each) for each in done], next_page_token=token)

@@ -81,5 +81,6 @@ def invoice_of(data: dict[str, Any]) -> Invoice:
 
 
 def customer_of(data: dict[str, Any]) -> Customer:
-    named = str((data.get("metadata") or {}).get(ACCOUNT_KEY, ""))
-    return Customer(data["id"], data.get("email") or "", data.get("name") or "", named)
+    metadata = {str(key): str(value) for key, value in (data.get("metadata") or {}).items()}
+    named = metadata.pop(ACCOUNT_KEY, "")
+    return Customer(data["id"], data.get("email") or "", data.get("name") or "", named, metadata)

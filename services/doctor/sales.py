@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import stripe
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from services.billing.application.webhooks import HANDLED
 from services.billing.catalog import Catalog, CatalogError, load_catalog
 from services.billing.errors import StripeUnavailable
 from services.billing.ports import Endpoint
 from services.billing.settings import BillingSettings
+from services.billing.storage import BillingUnitOfWork
 from services.billing.stripe import StripePayments
 from services.doctor.finding import Finding
 
@@ -38,6 +42,25 @@ async def examine(settings: BillingSettings, catalog: Catalog) -> AsyncIterator[
         await payments.close()
     if not pushed.changes:
         yield Finding.ok("catalog at Stripe", "everything is on sale")
+        yield await _noted(settings, catalog)
         return
     told = f"{len(pushed.changes)} things differ, such as: {pushed.changes[0]}"
     yield Finding.fail("catalog at Stripe", told, f"tollway catalog push {settings.catalog}")
+
+
+async def _noted(settings: BillingSettings, catalog: Catalog) -> Finding:
+    """Whether billing knows the ids of what is sold: a push notes them, a database that was put back may lack them."""
+    check = "prices in billing"
+    engine = create_async_engine(settings.billing_dsn, poolclass=NullPool, connect_args={"timeout": 5})
+    try:
+        async with BillingUnitOfWork(engine) as uow:
+            known = await uow.prices.on_sale()
+    except (SQLAlchemyError, OSError) as error:
+        return Finding.skip(check, f"its database does not say: {type(error).__name__}")
+    finally:
+        await engine.dispose()
+    sold = {price.lookup_key for tier in catalog.tiers.values() for price in tier.prices}
+    if missing := sorted(sold - known.keys()):
+        told = f"it does not know {', '.join(missing)}: nobody can buy that"
+        return Finding.fail(check, told, f"tollway catalog push {settings.catalog}")
+    return Finding.ok(check, f"{len(sold)} known")

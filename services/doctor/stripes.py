@@ -62,7 +62,9 @@ class Stripe:
                 return Finding.fail("Stripe key", "Stripe does not know it", fix), False
             case 403:
                 told = "it is restricted, and may not read the account"
-                return Finding.warn("Stripe key", told, f"give it the permissions that docs name, in {_KEYS}"), True
+                return Finding.warn(
+                    "Stripe key", told, f"let it read the account, events, invoices and webhook endpoints: {_KEYS}"
+                ), True
         return Finding.fail("Stripe", f"it answered {answer.status_code}", "try again; see status.stripe.com"), False
 
     def _mode(self) -> Finding:

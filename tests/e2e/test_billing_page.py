@@ -113,6 +113,15 @@ async def _past_the_period(org: Org) -> None:
     await org.world.advance_to(int(subscription["items"]["data"][0]["current_period_end"]) + 7200)
 
 
+async def _kill_switch(world: World, enabled: bool) -> None:
+    answer = await world.gateway.put(
+        "/v1/operator/kill-switch",
+        json={"enabled": enabled, "reason": "incident 4711" if enabled else ""},
+        headers={"Authorization": f"Bearer {world.stack.operator_token}"},
+    )
+    assert answer.status_code == 200, answer.text
+
+
 async def test_without_scripts_everything_works_by_forms_and_a_refresh(world: World, browser: Browser) -> None:
     org = await sign_up(world)
     page = await open_page(browser, scripts=False)
@@ -140,6 +149,15 @@ async def test_without_scripts_everything_works_by_forms_and_a_refresh(world: Wo
     await page.get_by_role("button", name="Revoke ci").click()
     await expect(page.get_by_text("The key was revoked.")).to_be_visible()
     assert (await org.download(second)).status_code == 401
+
+    await _kill_switch(world, True)
+    try:
+        await page.get_by_role("link", name="Refresh").click()
+        await expect(page.get_by_text("Service suspended. incident 4711")).to_be_visible()
+    finally:
+        await _kill_switch(world, False)
+    await page.get_by_role("link", name="Refresh").click()
+    await expect(page.get_by_text("In service")).to_be_visible()
 
     await page.get_by_role("link", name="Cancel subscription…").click()
     await page.get_by_role("button", name="Cancel subscription").click()

@@ -1,7 +1,8 @@
 """A fuzzer that reads only /openapi.json finds no answer that the document does not promise, on any catalog.
 
-TOLLWAY_FUZZ_EXAMPLES sets how many requests it makes up per operation and phase. Unless it is set there are a few, and
-the systematic walk over every bound of every field is done on one catalog: it is the same code on all.
+TOLLWAY_FUZZ_EXAMPLES sets how many requests it makes up per operation and phase. Unless it is set there are a few. Then
+every operation, and the systematic walk over every bound of every field, has its turn on one catalog; on the others
+those have it whose answers a catalog makes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ EXAMPLES = os.environ.get("TOLLWAY_FUZZ_EXAMPLES", "3")
 
 
 PHASES = {"examples", "coverage", "fuzzing", "stateful"}
+OF_A_CATALOG = r"^/(admin|api|v1/(usage|plans|billing|signup|orgs/\{slug\}/(billing|keys|caps)))"
 CATALOGS = ("skytale", "vatly", "manashiki")
 
 
@@ -69,6 +71,8 @@ def test_the_fuzzer_finds_nothing(catalog: str, fuzzed: Stack, tmp_path: Path) -
         *("--phases", ",".join(PHASES if DEEPLY or catalog == CATALOGS[0] else PHASES - {"coverage"})),
         *("--request-timeout", "30", "--warnings", "off", "--no-color", "--generation-deterministic"),
     ]
+    if not DEEPLY and catalog != CATALOGS[0]:
+        command += ["--include-path-regex", OF_A_CATALOG]
     told = {"SCHEMATHESIS_HOOKS": "tests.e2e.fuzzing.hooks", "TOLLWAY_FUZZ_CREDENTIALS": json.dumps(known)}
     run = subprocess.run(
         command,

@@ -35,6 +35,7 @@ class FakePayments:
     prices: dict[str, str] = field(default_factory=dict)  # lookup key → price id
     customers: dict[str, str] = field(default_factory=dict)  # customer id → account id
     people: dict[str, tuple[str, str]] = field(default_factory=dict)  # customer id → email, name
+    metadata: dict[str, dict[str, str]] = field(default_factory=dict)  # of customers
     sessions: dict[str, Session] = field(default_factory=dict)
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     invoices: dict[str, Invoice] = field(default_factory=dict)
@@ -217,7 +218,8 @@ class FakePayments:
         return page, page[-1].id if len(everything) > begin + limit else ""
 
     def _customer(self, customer_id: str) -> Customer:
-        return Customer(customer_id, *self.people.get(customer_id, ("", "")), self.customers[customer_id])
+        email, name = self.people.get(customer_id, ("", ""))
+        return Customer(customer_id, email, name, self.customers[customer_id], self.metadata.get(customer_id, {}))
 
     async def reversals(self, charge_id: str) -> list[Seen]:
         self._answer()

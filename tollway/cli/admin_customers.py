@@ -28,6 +28,12 @@ def import_customers(
     separate: Annotated[
         bool, typer.Option("--separate", help="With --customer: an account of its own, whatever was unclear.")
     ] = False,
+    issuer: Annotated[
+        str, typer.Option("--issuer", metavar="URL", help="With --identity-key: accounts belong to its identities.")
+    ] = "",
+    identity_key: Annotated[
+        str, typer.Option("--identity-key", metavar="NAME", help="The metadata at Stripe that names the identity.")
+    ] = "",
     after: Annotated[str, typer.Option("--after", metavar="TOKEN", help="Go on where an earlier run stopped.")] = "",
 ) -> None:
     """Make accounts for customers who subscribe at Stripe.
@@ -37,6 +43,7 @@ def import_customers(
     Examples:
       tollway admin import --dry-run
       tollway admin import --customer cus_… --account acct_…
+      tollway admin import --issuer https://clerk.example.com --identity-key clerk_org_id
     """
     found: dict[str, dict[str, Any]] = {}
     token: str | None = after or None
@@ -44,8 +51,10 @@ def import_customers(
         bound = account_id(api, account) if account else None
         try:
             while True:
-                body = {"dry_run": dry_run, "page_token": token, "customer_id": customer or None}
-                page = api.post("/v1/operator/import", body | {"account_id": bound, "separate": separate})
+                body: dict[str, Any] = {"dry_run": dry_run, "page_token": token, "customer_id": customer or None}
+                body |= {"account_id": bound, "separate": separate}
+                body |= {"issuer": issuer or None, "identity_key": identity_key or None}
+                page = api.post("/v1/operator/import", body)
                 for each in page["customers"]:
                     found.setdefault(each["customer_id"], each)  # one whose subscriptions lie on two pages is on both
                 token = page["next_page_token"]

@@ -3,3 +3,7 @@
 python -m tools.references           writes them (make docs)
 python -m tools.references --check   says which are stale (make lint)
 """
+
+
+class Undescribed(Exception):
+    """The code has something whose meaning nobody has said yet."""

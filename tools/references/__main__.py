@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.references import asyncapi, cli, metrics, protos, rest, settings
+from tools.references import Undescribed, asyncapi, cli, metrics, protos, rest, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -13,7 +13,7 @@ _NOTE = "<!-- Made by `make docs` from {source}. Edit that, not this page. -->\n
 
 
 def pages() -> dict[str, str]:
-    """Each page's name and text. Raises LookupError where the code has something that nobody has described yet."""
+    """Each page's name and text. Raises Undescribed where the code has something that nobody has described yet."""
     contract = protos.Contract.read(ROOT / "protos")
     return {
         "rest.md": _NOTE.format(source="the gateway's OpenAPI document") + rest.page(),
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         wanted = pages()
-    except LookupError as error:
+    except Undescribed as error:
         print(f"references: {error.args[0]}", file=sys.stderr)
         return 1
     there = {path.name: path.read_text() for path in FOLDER.iterdir()} if FOLDER.exists() else {}

@@ -6,6 +6,7 @@ import ast
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.references import Undescribed
 from tools.references.markdown import code, joined, table
 
 _KINDS = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
@@ -58,12 +59,12 @@ class Metric:
 
 
 def page(root: Path) -> str:
-    """Raises LookupError for a metric without a meaning, or a meaning without its metric."""
+    """Raises Undescribed for a metric without a meaning, or a meaning without its metric."""
     found = measured(root)
     if new := ", ".join(sorted(found.keys() - MEANINGS.keys())):
-        raise LookupError(f"counted and not described: {new}: say what they mean in tools/references/metrics.py")
+        raise Undescribed(f"counted and not described: {new}: say what they mean in tools/references/metrics.py")
     if gone := ", ".join(sorted(MEANINGS.keys() - found.keys())):
-        raise LookupError(f"described in tools/references/metrics.py and counted nowhere: {gone}")
+        raise Undescribed(f"described in tools/references/metrics.py and counted nowhere: {gone}")
     rows = [
         (code(name), metric.kind, ", ".join(metric.labels), ", ".join(metric.places), MEANINGS[name])
         for name, metric in sorted(found.items())

@@ -57,9 +57,9 @@ class _Page:
         blocks = [
             "# REST",
             self.document["info"].get("description", ""),
-            "The same as OpenAPI 3.1, for generators: `GET /openapi.json`. Who may act for an account is told in "
-            "[identity.md](../identity.md). Every answer has `X-Request-Id`, which names the request in the logs; a "
-            "request may bring its own.",
+            "The same to read at the gateway's `/docs`, and as OpenAPI 3.1 at `/openapi.json`, for generators. Who may "
+            "act for an account is told in [identity.md](../identity.md). Every answer has `X-Request-Id`, which names "
+            "the request in the logs; a request may bring its own.",
             table(("Route", "Does", "Credential"), contents),
         ]
         about = {tag["name"]: tag.get("description", "") for tag in self.document.get("tags", [])}

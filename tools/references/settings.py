@@ -18,6 +18,7 @@ from services.billing.settings import BillingSettings
 from services.kit.config import Settings, variable
 from services.notify.settings import NotifySettings
 from services.quota.settings import QuotaSettings
+from tools.references import Undescribed
 from tools.references.markdown import code, joined, table
 
 _OF: dict[str, type[Settings]] = {
@@ -59,7 +60,7 @@ _NO_VARIABLES = {"TOLLWAY_DEAD"}
 
 
 def page(root: Path) -> str:
-    """Raises LookupError for a variable that is named in the code and described nowhere."""
+    """Raises Undescribed for a variable that is named in the code and described nowhere."""
     _all_described(root)
     shared = list(Settings.model_fields)
     blocks = [
@@ -125,7 +126,7 @@ def _all_described(root: Path) -> None:
         if not {name, name.removesuffix("_FILE")} & known
     ]
     if new:
-        raise LookupError(f"{'; '.join(new)}: describe it in tools/references/settings.py")
+        raise Undescribed(f"{'; '.join(new)}: describe it in tools/references/settings.py")
 
 
 def named(root: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 // The pages work without this. With it the usage is live, a payment is waited for, and a key is copied at a press.
 "use strict";
 
-const LIVE_MS = 10_000;
+const LIVE_MS = 5_000;
 const WAIT_MS = 1_000;
 const SLOW_MS = 20_000;
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from email_validator import EmailNotValidError, validate_email
@@ -118,9 +118,16 @@ def account_message(account: Account) -> account_pb2.Account:
     )
 
 
+async def addressed(account: Account, uow: BillingUnitOfWork) -> Account:
+    """With the address that Stripe has, for one of an outside identity, which has none of its own."""
+    if account.email or account.stripe_customer_id is None:
+        return account
+    return replace(account, email=await uow.snapshots.customer_email(account.id))
+
+
 async def get_recipient(account_id: str, context: Context) -> recipient_pb2.Recipient:
     """Whom to write to about the account, in whose name. Raises AccountNotFound."""
     async with context.unit_of_work() as uow:
-        account = await uow.accounts.get(account_id)
+        account = await addressed(await uow.accounts.get(account_id), uow)
         state = await uow.entitlements.get(account_id)
     return context.announcer.recipient(account, state)

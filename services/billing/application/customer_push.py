@@ -12,6 +12,7 @@ import structlog
 
 from services.billing.application.context import Context
 from services.billing.storage.customers import Push
+from services.kit import telemetry
 from services.kit.errors import Unavailable
 from services.kit.failpoint import failpoint
 
@@ -70,7 +71,8 @@ async def _push(push: Push, context: Context) -> bool:
         delay = _AFTER_TROUBLE
     except Exception as error:
         delay = _AFTER_REFUSAL  # the customer was deleted at Stripe, or it refuses the address
-        log.error("customer.refused", account=account.id, error=type(error).__name__)
+        telemetry.count("tollway_billing_alerts_total", 1, alert="customer_refused")
+        log.error("billing.alert", alert="customer_refused", account=account.id, error=type(error).__name__)
     failpoint("billing.customer.pushed")
     async with context.unit_of_work() as uow:
         if delay:

@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.billing.application import accounts, audit, sessions
+from services.billing.application import accounts, audit, key_sessions, sessions
 from services.billing.application.context import Context
 from services.billing.domain import device_login as domain
 from services.billing.domain.api_key import NewKey, hash_key, kind_of, new_key
@@ -81,7 +81,7 @@ async def look(user_code: str, session_token: str, context: Context) -> tuple[De
 
     Raises DeviceLoginNotFound, and DeviceCodeRateLimited after too many wrong codes.
     """
-    session = await sessions.resolve_session(session_token, context)
+    session = await key_sessions.person(session_token, context)
     async with context.unit_of_work() as uow:
         login, code = await _typed(user_code, session, uow, context)
     return login, code
@@ -89,7 +89,7 @@ async def look(user_code: str, session_token: str, context: Context) -> tuple[De
 
 async def approve(user_code: str, session_token: str, slug: str, context: Context) -> tuple[DeviceLogin, str]:
     """Raises AccountNotFound for an account that the person has no part in, and what `look` raises."""
-    session = await sessions.resolve_session(session_token, context)
+    session = await key_sessions.person(session_token, context)
     now = context.wall.now()
     async with context.unit_of_work() as uow:
         login, code = await _typed(user_code, session, uow, context)
@@ -107,7 +107,7 @@ async def approve(user_code: str, session_token: str, slug: str, context: Contex
 
 
 async def deny(user_code: str, session_token: str, context: Context) -> tuple[DeviceLogin, str]:
-    session = await sessions.resolve_session(session_token, context)
+    session = await key_sessions.person(session_token, context)
     async with context.unit_of_work() as uow:
         login, code = await _typed(user_code, session, uow, context)
         denied = domain.deny(login, session.user.id, context.wall.now())

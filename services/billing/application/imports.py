@@ -26,6 +26,7 @@ from services.kit.failpoint import failpoint
 from services.kit.ids import new_id
 
 PAGE = 25  # subscriptions; with a few calls to Stripe each, a page takes seconds
+MOST_LOOKED_AT = 5  # customers with one address, each a call or two to Stripe
 _CUSTOMER = re.compile(r"cus_[A-Za-z0-9_]{1,200}")
 _SUBSCRIPTION = re.compile(r"sub_[A-Za-z0-9_]{1,200}")
 
@@ -40,6 +41,8 @@ class ImportCustomers:
     customer_id: str = ""
     account_id: str = ""
     separate: bool = False
+    issuer: str = ""  # of the outside identities that customers' metadata names under `identity_key`
+    identity_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ def _check(command: ImportCustomers) -> None:
         raise InvalidArgument("This is no page token of ours.", field="page_token")
     if (command.account_id or command.separate) and not command.customer_id:
         raise InvalidArgument("One customer has to be named for that.", field="customer_id")
+    if (
+        bool(command.issuer) != bool(command.identity_key)
+        or len(command.issuer) > 500
+        or len(command.identity_key) > 40
+    ):
+        raise InvalidArgument("An issuer and the name of customers' metadata come together.", field="issuer")
     if command.account_id and command.separate:
         raise InvalidArgument("Either an account to bind it to, or one of its own.", field="account_id")
 
@@ -83,7 +92,7 @@ async def _one(subscriber: Subscriber, command: ImportCustomers, context: Contex
     other = await _same_address(subscriber, command, context)
     async with context.unit_of_work() as uow:
         await uow.accounts.lock_imports()  # of two at once the second sees what the first made
-        known = replace(await _known(customer, uow), email_customer_id=other)
+        known = replace(await _known(customer, command, uow), email_customer_id=other)
         if command.account_id:
             verdict = await _bound(subscriber, known, command.account_id, uow)
         else:
@@ -101,7 +110,12 @@ async def _one(subscriber: Subscriber, command: ImportCustomers, context: Contex
     return Imported(customer, verdict, tuple(unknown))
 
 
-async def _known(customer: Customer, uow: BillingUnitOfWork) -> Known:
+async def _known(customer: Customer, command: ImportCustomers, uow: BillingUnitOfWork) -> Known:
+    identity = _identity(customer, command)
+    theirs = None
+    if identity:
+        await uow.outside.lock(command.issuer, identity)  # it may be signing in for the first time just now
+        theirs = await uow.outside.account(command.issuer, identity)
     bound = await uow.accounts.of_customer(customer.id)
     named = await uow.accounts.find(customer.account_id) if customer.account_id else None
     same = await uow.accounts.of_email(customer.email) if customer.email else None
@@ -109,6 +123,9 @@ async def _known(customer: Customer, uow: BillingUnitOfWork) -> Known:
         bound_account_id=bound.id if bound else "",
         named_account_id=named.id if named else "",
         named_has_other=named is not None and named.stripe_customer_id not in {None, customer.id},
+        identity=identity,
+        identity_account_id=theirs.id if theirs else "",
+        identity_has_other=theirs is not None and theirs.stripe_customer_id not in {None, customer.id},
         email_account_id=same.id if same else "",
     )
 
@@ -116,16 +133,18 @@ async def _known(customer: Customer, uow: BillingUnitOfWork) -> Known:
 async def _same_address(subscriber: Subscriber, command: ImportCustomers, context: Context) -> str:
     """Another customer that subscribes with the same address; asked only where the answer could matter."""
     customer = subscriber.customer
-    if not customer.email or not subscriber.live or command.separate or command.account_id:
+    if not customer.email or not subscriber.live or command.separate or command.account_id or command.issuer:
         return ""
     async with context.unit_of_work() as uow:
         if await uow.accounts.of_customer(customer.id) is not None:
             return ""
-    for other_id in await context.payments.customers_with_email(customer.email):
-        if other_id != customer.id:
-            other = await context.payments.subscriber(other_id)
-            if other is not None and other.live:
-                return other_id
+    others = [each for each in await context.payments.customers_with_email(customer.email) if each != customer.id]
+    if len(others) > MOST_LOOKED_AT:
+        return others[0]  # an address that stands for nobody
+    for other_id in others:
+        other = await context.payments.subscriber(other_id)
+        if other is not None and other.live:
+            return other_id
     return ""
 
 
@@ -154,7 +173,10 @@ async def _make(
         name = _name(customer)
         new = Account(new_id("acct"), slug_of(name), name, customer.email, customer.id, now, import_time=now)
         account_id = (await open_account(new, uow, context)).id
-        if customer.email:
+        identity = _identity(customer, command)
+        if identity and await uow.outside.account(command.issuer, identity) is None:
+            await uow.outside.add(command.issuer, identity, account_id, now)
+        if customer.email and not identity:
             # Whoever signs in by the address proves that the account is theirs.
             user = await uow.users.ensure(User(new_id("usr"), customer.email.lower(), None, now))
             await uow.memberships.add(account_id, user.id, Role.OWNER, now)
@@ -162,6 +184,14 @@ async def _make(
     await uow.pushes.want(account_id)
     await uow.marks.want(account_id)
     return account_id
+
+
+def _identity(customer: Customer, command: ImportCustomers) -> str | None:
+    """Its external id; empty when its metadata holds none that could be one, None when it is not asked for."""
+    if not command.issuer:
+        return None
+    found = customer.metadata.get(command.identity_key, "")
+    return found if len(found) <= 255 and found.isprintable() else ""
 
 
 def _usable(email: str) -> str:

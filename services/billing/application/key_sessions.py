@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from services.billing.application.context import Context
-from services.billing.application.sessions import LIFE
+from services.billing.application.sessions import LIFE, resolve_session
 from services.billing.domain.api_key import hash_key, kind_of, new_key
-from services.billing.errors import ApiKeyMalformed, SessionInvalid
+from services.billing.errors import ApiKeyMalformed, SessionInvalid, SessionRequired
+from services.billing.storage.identity import Session
 from services.billing.storage.keys import KeyOwner
 from services.billing.storage.sign_in import KeySession
 from services.kit.ids import new_id
@@ -39,3 +40,10 @@ async def key_of(token: str, context: Context) -> KeyOwner:
     if owner is None or (owner.revoke_time is not None and owner.revoke_time <= context.business.now()):
         raise invalid
     return owner
+
+
+async def person(token: str, context: Context) -> Session:
+    """The session of a person. Raises SessionInvalid, and SessionRequired for a session that is a key: nobody's."""
+    if token.startswith(PREFIX):
+        raise SessionRequired("This takes a person: sign in with your email address, not with an API key.")
+    return await resolve_session(token, context)

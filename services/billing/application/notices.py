@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from services.billing.application.accounts import addressed
 from services.billing.application.context import Context
 from services.billing.domain.notices import Told, due, trial_ends
 from services.billing.domain.subscription import Subscription
@@ -40,13 +41,13 @@ async def announce(
         is_older = account.import_time is not None and each.create_time <= account.import_time
         new, after = due(before.get(each.id), each, earlier, now, quiet=is_older)
         tier = tiers.get(each.price_id, "")
-        announcer = context.announcer
+        whom, announcer = await addressed(account, uow), context.announcer
         if new.trial_end is not None:
-            event = announcer.trial_ending(account, each, tier, new.trial_end, upcoming.get(each.id))
+            event = announcer.trial_ending(whom, each, tier, new.trial_end, upcoming.get(each.id))
             uow.outbox.add(event, account.id)
         if new.scheduled_end is not None:
-            uow.outbox.add(announcer.cancellation_scheduled(account, each, tier, new.scheduled_end), account.id)
+            uow.outbox.add(announcer.cancellation_scheduled(whom, each, tier, new.scheduled_end), account.id)
         if new.ended is not None:
-            uow.outbox.add(announcer.subscription_ended(account, each, tier, new.ended, next_tier), account.id)
+            uow.outbox.add(announcer.subscription_ended(whom, each, tier, new.ended, next_tier), account.id)
         if after != earlier:
             await uow.snapshots.note_told(each.id, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.billing.application import audit, idempotency, sessions
+from services.billing.application import audit, idempotency, key_sessions
 from services.billing.application.accounts import WINDOW, account_message, open_account
 from services.billing.application.context import Context
 from services.billing.application.names import checked_name, slug_of
@@ -30,7 +30,7 @@ async def create_org(command: CreateOrg, context: Context) -> identity_pb2.Creat
     name = checked_name(command.name)
     request_id = idempotency.checked_request_id(command.request_id)
     mark = idempotency.fingerprint(name)
-    user = (await sessions.resolve_session(command.session_token, context)).user
+    user = (await key_sessions.person(command.session_token, context)).user
     scope = f"create_org {user.id}"
     now = context.wall.now()
     async with context.unit_of_work() as uow:

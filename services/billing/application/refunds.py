@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.billing.application import audit, metering
+from services.billing.application.accounts import addressed
 from services.billing.application.context import Context
 from services.billing.domain.principal import STRIPE, Actor, ActorKind
 from services.billing.domain.refund import Refund, Seen, State, refusal, window_end
@@ -282,7 +283,8 @@ async def note_reversal(
     details: dict[str, str | int] = {"amount": seen.amount, "currency": seen.currency, "status": seen.status}
     if seen.kind == "refund":
         number = await uow.snapshots.invoice_number(seen.invoice_id)
-        uow.outbox.add(context.announcer.refunded(account, seen, number), account.id)
+        whom = await addressed(account, uow)
+        uow.outbox.add(context.announcer.refunded(whom, seen, number), account.id)
         await audit.record(uow, context, account.id, actor, "refund.made", seen.id, **details)
     else:
         uow.outbox.add(context.announcer.disputed(account, seen), account.id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from services.billing.domain.subscription import Subscription
@@ -14,6 +15,7 @@ class Customer:
     email: str  # as Stripe has it; may be empty
     name: str  # as typed; may be empty
     account_id: str  # that somebody wrote on it; empty for one that no installation of tollway has known
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class Known:
     bound_account_id: str = ""  # the account that has this customer
     named_account_id: str = ""  # the account that the customer names, when there is one here
     named_has_other: bool = False  # and it has another customer
+    identity: str | None = None  # its external id; empty: it should have one; None: it is not asked for
+    identity_account_id: str = ""  # the account of that identity
+    identity_has_other: bool = False  # and it has another customer
     email_account_id: str = ""  # an account with the customer's address
-    email_customer_id: str = ""  # another live subscriber with that address
+    email_customer_id: str = ""  # another subscriber with that address
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,15 @@ def judge(subscriber: Subscriber, known: Known, *, separate: bool) -> Verdict:
         return _skipped("NO_LIVE_SUBSCRIPTION", "It has no subscription that runs.")
     if known.named_account_id and not known.named_has_other:
         return Verdict(Outcome.IMPORTED, known.named_account_id)
+    if known.identity and not known.identity_has_other:
+        return Verdict(Outcome.IMPORTED, known.identity_account_id)
     if separate:
         return Verdict(Outcome.IMPORTED)
+    if known.identity_has_other:
+        message = f"The account of its identity has another customer. With {option} --separate it gets its own."
+        return _skipped("BOUND_OTHERWISE", message, known.identity_account_id)
+    if known.identity == "":
+        return _skipped("NO_IDENTITY", f"Its metadata names no identity. Add it at Stripe, or use {option} --separate.")
     if known.named_account_id:
         message = f"It names an account that has another customer. With {option} --separate it gets its own."
         return _skipped("BOUND_OTHERWISE", message, known.named_account_id)
@@ -87,9 +99,7 @@ def judge(subscriber: Subscriber, known: Known, *, separate: bool) -> Verdict:
         message = f"An account has its address: {option} --account {known.email_account_id} binds it, or --separate."
         return _skipped("EMAIL_OF_ACCOUNT", message, known.email_account_id)
     if known.email_customer_id:
-        message = (
-            f"{known.email_customer_id} subscribes with the same address. With {option} --separate it gets its own."
-        )
+        message = f"{known.email_customer_id} has this address, too. With {option} --separate it gets its own."
         return _skipped("EMAIL_OF_ANOTHER_CUSTOMER", message)
     return Verdict(Outcome.IMPORTED)
 

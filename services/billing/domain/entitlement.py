@@ -9,6 +9,9 @@ from datetime import datetime
 from services.billing.catalog.model import KEEP, PRICE, Catalog
 from services.billing.domain.subscription import Subscription, current
 
+# What periods are computed with. Without one of these an account's billing periods are calendar months.
+INTERVALS = frozenset({"month", "year"})
+
 
 @dataclass(frozen=True)
 class Entitlement:
@@ -108,6 +111,9 @@ def resolve(
         tier = kept or (prior.tier if same else catalog.default_tier)
     else:
         tier = outcome
+    has_period = now.live and now.interval in INTERVALS
+    if now.live and not has_period:
+        alerts.append("unknown_interval")  # of a price that somebody else made
     state = Entitlement(
         account_id=prior.account_id,
         version=prior.version,
@@ -116,8 +122,8 @@ def resolve(
         subscription_id=now.id,
         price_id=now.price_id,
         granted_price_id=granted,
-        period_anchor=now.anchor if now.live else None,
-        period_interval=now.interval if now.live else "",
+        period_anchor=now.anchor if has_period else None,
+        period_interval=now.interval if has_period else "",
         period_start=now.period_start if now.live else None,
         period_end=now.period_end if now.live else None,
         cancel_at_period_end=now.ends_by_itself,

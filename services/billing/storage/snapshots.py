@@ -45,6 +45,16 @@ class Snapshots:
         )
         return [Subscription(**row) for row in (await self._connection.execute(statement)).mappings()]
 
+    async def customer_email(self, account_id: str) -> str:
+        """The address that Stripe had for the customer when it made the newest invoice; empty when it had none."""
+        statement = (
+            select(invoice.c.customer_email)
+            .where(invoice.c.account_id == account_id, invoice.c.customer_email != "")
+            .order_by(invoice.c.create_time.desc())
+            .limit(1)
+        )
+        return (await self._connection.execute(statement)).scalar_one_or_none() or ""
+
     async def told(self, account_id: str) -> dict[str, Told]:
         """By the subscription's id."""
         columns = (subscription.c.trial_end_told, subscription.c.cancel_time_told, subscription.c.ended_told)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.application import audit, device_logins, orgs, principals, sessions
+from services.billing.application import audit, auth, device_logins, key_sessions, orgs, principals, sessions
 from services.billing.application.device_logins import MISSES, WINDOW
 from services.billing.application.principals import Credential
 from services.billing.domain import device_login as domain
@@ -24,6 +24,7 @@ from services.billing.errors import (
     DeviceLoginRefused,
     IdempotencyKeyReused,
     SessionInvalid,
+    SessionRequired,
     SignUpRateLimited,
 )
 from services.kit.errors import InvalidArgument
@@ -90,6 +91,24 @@ async def test_many_polls_at_once_get_one_session(billing: Billing) -> None:
     assert await billing.rows("SELECT count(*) FROM login_session") == [(2,)]  # the browser's, and this one
 
 
+async def test_a_crash_before_the_session_is_stored_leaves_the_approval_to_the_next_poll(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slug, token = await signed_in(billing)
+    begun = await device_logins.begin("tollway", "", billing.context)
+    await device_logins.approve(begun.user_code, token, slug, billing.context)
+
+    def crash(name: str) -> None:
+        raise RuntimeError(name)
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(device_logins, "failpoint", crash)
+        with pytest.raises(RuntimeError, match=r"billing\.device_login\.before_commit"):
+            await device_logins.poll(begun.device_code, billing.context)
+    assert await billing.rows("SELECT count(*) FROM login_session") == [(1,)]  # the browser's
+    assert (await device_logins.poll(begun.device_code, billing.context)).account.slug == slug
+
+
 async def test_a_denied_code_opens_nothing_and_cannot_be_approved_any_more(billing: Billing) -> None:
     slug, token = await signed_in(billing)
     begun = await device_logins.begin("tollway", "", billing.context)
@@ -134,6 +153,21 @@ async def test_a_code_without_a_session_is_not_shown(billing: Billing) -> None:
     for use in (device_logins.look, device_logins.deny):
         with pytest.raises(SessionInvalid):
             await use(begun.user_code, new_key(sessions.PREFIX).secret, billing.context)
+
+
+async def test_a_session_that_is_an_api_key_is_nobody_who_could_approve(billing: Billing) -> None:
+    made = await billing.sign_up()
+    owner = await auth.authenticate(made.api_key, billing.context)
+    _, token = await key_sessions.open_key_session(owner, billing.context)
+    begun = await device_logins.begin("tollway", "", billing.context)
+    for refused_use in (
+        device_logins.look(begun.user_code, token, billing.context),
+        device_logins.approve(begun.user_code, token, made.account.slug, billing.context),
+        orgs.create_org(orgs.CreateOrg(token, "Second"), billing.context),
+    ):
+        with pytest.raises(SessionRequired):
+            await refused_use
+    assert await refused(begun.device_code, billing) == "AUTHORIZATION_PENDING"
 
 
 async def test_the_rows_open_nothing(billing: Billing) -> None:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.billing.application import customer_push
+from services.billing.application import customer_push, principals
 from services.billing.application.imports import ImportCustomers, Imported, import_customers
-from services.billing.domain.customer import Outcome
-from services.billing.domain.principal import Actor, ActorKind
+from services.billing.application.principals import Outside
+from services.billing.domain.customer import Outcome, Subscriber
+from services.billing.domain.principal import Actor, ActorKind, Role
 from services.billing.errors import StripeUnavailable
 from services.kit.errors import InvalidArgument
 from tests.integration.billing.conftest import Billing
@@ -162,6 +163,26 @@ async def test_what_is_unclear_is_reported_with_the_reason_and_left_alone(billin
     assert await billing.rows("SELECT id FROM account") == [(taken,)]
 
 
+async def test_an_address_that_many_customers_share_stands_for_nobody_and_costs_no_call_for_each(
+    billing: Billing,
+) -> None:
+    mine = subscribes(billing, "one", email="shop@example.com")
+    for number in range(50):
+        billing.payments.customers[f"cus_walk_in_{number}"] = ""
+        billing.payments.people[f"cus_walk_in_{number}"] = ("shop@example.com", "Walk-in")
+    looked = 0
+    look = billing.payments.subscriber
+
+    async def counting(customer_id: str) -> Subscriber | None:
+        nonlocal looked
+        looked += 1
+        return await look(customer_id)
+
+    billing.payments.subscriber = counting  # type: ignore[method-assign]
+    assert outcomes(await run(billing)) == {mine: "EMAIL_OF_ANOTHER_CUSTOMER"}
+    assert looked == 0
+
+
 async def test_an_operator_who_has_looked_decides_what_was_unclear(billing: Billing) -> None:
     mine = (await billing.sign_up("grace@example.com")).account.id
     subscribes(billing, "grace")
@@ -197,6 +218,36 @@ async def test_a_price_that_the_catalog_does_not_know_is_reported_and_grants_not
     assert (await billing.state(found.verdict.account_id)).entitlement.tier == "free"
 
 
+async def test_customers_of_an_identity_provider_become_the_accounts_of_their_identities(billing: Billing) -> None:
+    issuer = "https://clerk.example.com"
+    org = Outside(issuer, "org_known", "user_1", Role.ADMIN)
+    known, _ = await principals.resolve_outside(org, billing.context)
+    for name in ("known", "new"):
+        customer_id = subscribes(billing, name, email="billing@example.com")  # one address for both is no matter
+        billing.payments.metadata[customer_id] = {"org": f"org_{name}"}
+    subscribes(billing, "stray")
+    twin = subscribes(billing, "twin")
+    billing.payments.metadata[twin] = {"org": "org_known"}
+    asked = {"issuer": issuer, "identity_key": "org"}
+    assert outcomes(await run(billing, **asked, dry_run=True))["cus_new"] == "imported"
+    found = await run(billing, **asked)
+    taken = [each for each in found if each.verdict.account_id == known.account.id]
+    # Of two customers that name one identity, the second is left to the operator.
+    assert sorted(each.verdict.reason or each.verdict.outcome.value for each in taken) == [
+        "BOUND_OTHERWISE",
+        "imported",
+    ]
+    assert outcomes(found)["cus_stray"] == "NO_IDENTITY"
+    assert outcomes(found)["cus_new"] == "imported"
+    (new,) = (each.verdict.account_id for each in found if each.customer.id == "cus_new")
+    await billing.settle()
+    seen, made = await principals.resolve_outside(Outside(issuer, "org_new", "user_2", Role.ADMIN), billing.context)
+    assert (seen.account.id, made) == (new, False)
+    assert (await billing.state(new)).entitlement.tier == "pro"
+    assert await billing.rows("SELECT 1 FROM membership") == []
+    assert set(outcomes(await run(billing, **asked)).values()) == {"already_ours", "NO_IDENTITY", "BOUND_OTHERWISE"}
+
+
 async def test_one_customer_that_is_gone_or_ended_is_said_to_be_so(billing: Billing) -> None:
     customer_id = subscribes(billing, "ada")
     (subscription,) = billing.payments.subscriptions.values()
@@ -211,6 +262,8 @@ async def test_one_customer_that_is_gone_or_ended_is_said_to_be_so(billing: Bill
         ({"customer_id": "in_1"}, "customer_id"),
         ({"page_token": "cus_1"}, "page_token"),
         ({"separate": True}, "customer_id"),
+        ({"issuer": "https://clerk.example.com"}, "issuer"),
+        ({"identity_key": "org"}, "issuer"),
         ({"account_id": "acct_1"}, "customer_id"),
         ({"customer_id": "cus_1", "account_id": "acct_1", "separate": True}, "account_id"),
     ],

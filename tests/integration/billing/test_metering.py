@@ -102,6 +102,9 @@ async def test_use_of_a_period_whose_invoice_is_final_is_stamped_now_and_listed_
     stamps = [report.stamp for report in shop.payments.reports.values()]
     assert all(WallClock().now() - stamp < timedelta(minutes=1) for stamp in stamps)
     assert len(await metering.list_totals(account_id, only_late=False, context=shop.context)) == 2
+    assert await metering.list_late(account_id, shop.context) == [late]
+    with pytest.raises(NotFound):
+        await metering.list_late("acct_nobody", shop.context)
 
 
 async def test_a_total_of_an_unknown_account_is_not_taken(shop: Billing) -> None:

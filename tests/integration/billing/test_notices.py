@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.billing.application import reconcile
+from services.billing.application import accounts, reconcile
 from services.billing.domain.subscription import Subscription
 from services.billing.ports import Upcoming
 from tests.integration.billing.conftest import Billing, event
@@ -99,6 +100,21 @@ async def test_a_cancellation_is_told_when_asked_for_and_when_it_is_done_each_on
     assert (done.phase, done.tier, done.next_tier, done.account_id) == (ENDED, "pro", "free", account_id)
     assert asked.end_time.ToDatetime(UTC) == done.end_time.ToDatetime(UTC) == end
     assert done.customer_email == "ada@example.com"
+
+
+async def test_an_account_without_an_address_is_written_to_at_the_one_that_stripe_has(billing: Billing) -> None:
+    """As those of an outside identity provider."""
+    account_id, subscription = await subscriber(billing)
+    async with billing.engine.begin() as connection:
+        await connection.exec_driver_sql("UPDATE account SET email = ''")
+        await connection.exec_driver_sql("UPDATE invoice SET customer_email = 'typed@example.com'")
+    (invoice,) = billing.payments.invoices.values()
+    billing.payments.invoices[invoice.id] = replace(invoice, customer_email="typed@example.com")
+    billing.payments.change(subscription.id, cancel_at_period_end=True)
+    await heard(billing, subscription)
+    (told,) = await billing.announced("SubscriptionCanceled")
+    assert (told.contact_email, told.customer_email) == ("", "typed@example.com")
+    assert (await accounts.get_recipient(account_id, billing.context)).customer_email == "typed@example.com"
 
 
 async def test_a_cancellation_taken_back_and_asked_for_again_is_told_again(billing: Billing) -> None:

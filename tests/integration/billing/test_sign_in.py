@@ -76,6 +76,23 @@ async def test_a_link_lets_in_once_even_when_it_is_followed_ten_times_at_once(sh
         await sign_in.check_link(token, BROWSER, shop.context)
 
 
+async def test_a_sign_in_that_is_cut_off_before_its_commit_leaves_the_link_as_it_was(
+    shop: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.sign_up()
+    token = await link(shop)
+
+    def cut(name: str) -> None:
+        raise ConnectionError(name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sign_in, "failpoint", cut)
+        with pytest.raises(ConnectionError):
+            await sign_in.sign_in_with_link(token, BROWSER, shop.context)
+    assert await shop.rows("SELECT count(*) FROM login_session") == [(0,)]
+    await sign_in.sign_in_with_link(token, BROWSER, shop.context)
+
+
 async def test_another_browser_is_told_so_and_does_not_use_the_link_up(shop: Billing) -> None:
     await shop.sign_up()
     token = await link(shop)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -214,3 +215,39 @@ async def test_events_tail_without_a_server_is_5(cli: Cli) -> None:  # noqa: F81
     done = await asyncio.to_thread(cli, "events", "tail", "--nats-url", where, code=5)
     assert "no NATS server answers" in done.stderr
     assert "secret" not in done.stderr
+
+
+async def test_the_example_that_follows_tiers_keeps_the_newest_through_kills_and_disorder(
+    nats_url: str, publish: Publish, tmp_path: Path
+) -> None:
+    table = tmp_path / "tiers.sqlite"
+
+    async def follow(until: str) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(ROOT / "examples" / "follow_tiers.py"),
+            str(table),
+            env=os.environ | {"TOLLWAY_NATS_URL": nats_url, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(60):
+                while (line := (await process.stdout.readline()).decode().strip()) != until:
+                    assert line
+        finally:
+            process.kill()
+            await process.communicate()
+
+    async def entitled(version: int, tier: str) -> None:
+        now = Entitlements(account_id="acct_1", version=version, tier=tier)
+        await publish(EntitlementsChanged(entitlements=now))
+
+    await entitled(2, "pro")
+    await follow("acct_1 pro (version 2)")  # killed before it could say that it is done: the event comes again
+    await entitled(5, "scale")
+    await entitled(4, "free")
+    await follow("acct_1 free (version 4)")
+    with contextlib.closing(sqlite3.connect(table)) as database:
+        assert database.execute("SELECT * FROM tier").fetchall() == [("acct_1", "scale", 5)]
+        assert database.execute("SELECT count(*) FROM seen").fetchone() == (3,)

@@ -17,7 +17,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.kit import errors
+from services.kit import correlation, errors
 from tollway.billing.v1 import account_pb2, auth_pb2, billing_pb2, webhook_pb2
 from tollway.billing.v1.account_pb2_grpc import AccountServiceServicer
 from tollway.billing.v1.auth_pb2_grpc import AuthServiceServicer
@@ -37,11 +37,13 @@ class Fault:
     entered: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     calls: Counter[str] = field(default_factory=Counter)
     asked: dict[str, Any] = field(default_factory=dict)
+    working_for: dict[str, str] = field(default_factory=dict)  # the id of the request, as a log line here would have it
 
     async def enter(self, method: str, request: Any) -> None:
         self.calls[method] += 1
         self.entered[method].set()
         self.asked[method] = request
+        self.working_for[method] = correlation.request_id.get()
         await asyncio.sleep(self.delays.get(method, 0))
         if method in self.errors:
             raise self.errors[method]

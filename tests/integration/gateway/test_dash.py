@@ -7,17 +7,21 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from gateway.main import serve
 from gateway.pages import cookies
 from services.billing.domain.principal import Role
 from services.billing.storage.identity import User
 from services.kit.ids import new_id
+from services.kit.process import Tasks
 from tests.infra.servers import Templates
 from tests.integration.gateway.org_world import Orgs, running_orgs
+from tests.integration.gateway.test_invoices import bill, invoice
 from tests.integration.gateway.visitor import Forms, Visitor, visiting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -367,3 +371,49 @@ async def test_a_bad_cookie_is_like_none(orgs: Orgs, ada: Visitor, email: str) -
     for value in ("x", "ses_" + "0" * 33, "ses_key_" + "0" * 33, "ses_'; DROP TABLE account"):
         answer = await ada.http.get(page, headers={"Cookie": f"tollway-session={value}"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/dash/sign-in")
+
+
+async def test_a_form_of_one_replica_is_taken_by_another_and_a_session_holds_in_both(
+    orgs: Orgs, ada: Visitor, email: str
+) -> None:
+    page, _ = await signed_up(orgs, email)
+    await ada.sign_in(email)
+    form = Forms((await ada.get(page)).text).to(f"{page}/upgrade")
+    async with serve(orgs.config, Tasks()) as port, visiting(orgs) as there:
+        there.http.base_url = httpx.URL(f"http://127.0.0.1:{port}")
+        there.http.cookies = ada.http.cookies
+        assert (await there.get(page)).status_code == 200
+        assert (await there.post(form.action, form.fields)).headers["location"].startswith("https://pay.example/")
+
+
+async def test_the_page_lists_the_newest_invoices_and_says_that_there_are_more(
+    orgs: Orgs, ada: Visitor, email: str
+) -> None:
+    page, _ = await signed_up(orgs, email)
+    await ada.sign_in(email)
+    async with orgs.billing.context.unit_of_work() as uow:
+        account = await uow.accounts.by_slug(page.split("/")[2])
+    invoices = [replace(invoice(number), id=f"in_{account.slug.replace('-', '')}{number}") for number in range(13)]
+    await bill(orgs, account.id, *invoices)
+    text = (await ada.get(page)).text
+    assert text.count("ABCD1234-") == 3 * 12  # in the row, and in the words of both links
+    assert "ABCD1234-0000" not in text
+    assert "These are the newest 12." in text
+
+
+async def test_code_that_fails_shows_a_page_that_tells_nothing_of_it(
+    orgs: Orgs, ada: Visitor, email: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, _ = await signed_up(orgs, email)
+    await ada.sign_in(email)
+
+    async def fails(*_: object) -> None:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr("gateway.pages.live.read", fails)
+    answer = await ada.get(page)
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-request-id"] in answer.text
+    assert "secret inside" not in answer.text
+    assert "RuntimeError" not in answer.text

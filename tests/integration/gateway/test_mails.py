@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from services.kit import errors
 from tests.integration.gateway.conftest import Stack, standing
 from tests.integration.gateway.test_operator import AUTH, TOKEN
 from tests.integration.gateway.test_routes import assert_problem
@@ -87,6 +88,14 @@ async def test_what_was_sent_is_refused_until_that_is_meant(operated: Stack) -> 
     message = operated.notify.add(1)
     answer = await operated.http.post(f"{PATH}/{message.id}/resend", json={}, headers=AUTH)
     assert_problem(answer, 409, "message_already_sent")
+
+
+async def test_a_page_token_of_nobodys_is_explained(operated: Stack) -> None:
+    told = errors.InvalidArgument("This page token was not given by us.", reason="BAD_PAGE_TOKEN", field="page_token")
+    operated.notify.fault.errors["ListMessages"] = told
+    answer = await operated.http.get(PATH, params={"page_token": "x"}, headers=AUTH)
+    assert assert_problem(answer, 422, "bad_page_token")["field"] == "page_token"
+    assert 'id="bad_page_token"' in (await operated.http.get("/problems")).text
 
 
 @pytest.mark.parametrize(

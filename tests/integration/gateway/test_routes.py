@@ -249,6 +249,14 @@ async def test_limits_per_key_hear_which_key_called_by_key_and_by_token(stack: S
         assert stack.quota.fault.asked.pop("GetUsage").key_id == "key_1"
 
 
+async def test_every_service_hears_for_which_request_it_works(stack: Stack) -> None:
+    _, auth = stack.account()
+    for sent in ({"X-Request-Id": "order-4711"}, {"X-Request-Id": "not an id"}, {}):
+        answer = await stack.http.post("/v1/usage", json={"meter": "messages"}, headers=auth | sent)
+        heard = {stack.billing.fault.working_for["Authenticate"], stack.quota.fault.working_for["Consume"]}
+        assert heard == {answer.headers["x-request-id"]}
+
+
 async def test_a_repeated_use_is_counted_once(stack: Stack) -> None:
     account_id, auth = stack.account()
     headers = {**auth, "Idempotency-Key": "u1"}

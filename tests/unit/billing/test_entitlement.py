@@ -68,6 +68,16 @@ def test_without_a_subscription_the_tier_is_the_default_and_nothing_changes() ->
     assert settled() == FREE
 
 
+def test_a_price_by_the_week_has_no_billing_period_here_and_raises_an_alert() -> None:
+    """Who follows computes periods by months and years: another word would be an event that nobody can read."""
+    weekly = replace(subscription(), interval="week")
+    found = resolve(CATALOG, FREE, [weekly], TIERS)
+    assert (found.entitlement.tier, found.entitlement.period_interval) == ("pro", "")
+    assert found.entitlement.period_anchor is None
+    assert found.entitlement.period_end == weekly.period_end
+    assert found.alerts == ("unknown_interval",)
+
+
 def test_keep_falls_back_to_the_last_paid_price_when_active_was_never_seen() -> None:
     assert settled(subscription("past_due"), last_paid="price_pro").tier == "pro"
 

@@ -69,3 +69,19 @@ def test_the_page_on_events_names_every_event_of_the_contract() -> None:
     told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE)
     announced = [message.name for _, _, message in events_of(Contract.read(ROOT / "protos"))]
     assert sorted(told) == sorted(announced)
+
+
+def test_every_decision_has_a_number_of_its_own_and_is_on_the_map() -> None:
+    decisions = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [path.name[:4] for path in decisions]
+    assert numbers == [f"{number:04}" for number in range(1, len(decisions) + 1)]
+    for path in decisions:
+        assert path.read_text().startswith(f"# {int(path.name[:4])}. ")
+    linked = re.findall(r"\]\(adr/([^)]+)\)", (ROOT / "docs" / "index.md").read_text())
+    assert linked == [path.name for path in decisions]
+
+
+def test_every_page_is_on_the_map() -> None:
+    linked = {target.partition("#")[0] for target in _LINK.findall((ROOT / "docs" / "index.md").read_text())}
+    there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")} - {"index.md"}
+    assert there <= linked

@@ -56,3 +56,25 @@ def test_keys_that_could_be_changed_on_their_way_are_refused(jwks_url: str) -> N
 def test_without_an_address_the_keys_are_where_the_issuer_keeps_them() -> None:
     settings = GatewaySettings(local=True, clerk_issuer="https://clerk.example/")
     assert settings.jwks_url == "https://clerk.example/.well-known/jwks.json"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "checkout.stripe.com",
+        "https://checkout.stripe.com/pay",
+        "https://a.example; script-src *",
+        "'unsafe-inline'",
+        "*",
+    ],
+)
+def test_what_is_no_origin_gets_into_no_policy(origins: str) -> None:
+    with pytest.raises(ValueError, match="origins"):
+        GatewaySettings(local=True, stripe_pages=origins)
+
+
+def test_forms_lead_to_the_sandbox_in_local_mode_only() -> None:
+    told = {"stripe_pages": "https://pay.example, https://checkout.stripe.com", "stripe_api_base": "http://127.0.0.1:1"}
+    assert GatewaySettings(local=True, **told).page_origins.split()[-1] == "http://127.0.0.1:1"
+    outside = GatewaySettings(local=False, rpc_token="t" * 32, **told)
+    assert outside.page_origins == "https://pay.example https://checkout.stripe.com"

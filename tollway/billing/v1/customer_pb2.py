@@ -27,29 +27,29 @@ from tollway.billing.v1 import account_pb2 as tollway_dot_billing_dot_v1_dot_acc
 from tollway.billing.v1 import auth_pb2 as tollway_dot_billing_dot_v1_dot_auth__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollway/billing/v1/customer.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\x1a\x1dtollway/billing/v1/auth.proto\"\xa2\x01\n\x16ImportCustomersRequest\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12\x12\n\naccount_id\x18\x05 \x01(\t\x12\x10\n\x08separate\x18\x06 \x01(\x08\"k\n\x17ImportCustomersResponse\x12\x37\n\tcustomers\x18\x01 \x03(\x0b\x32$.tollway.billing.v1.ImportedCustomer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc8\x01\n\x10ImportedCustomer\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x32\n\x07outcome\x18\x04 \x01(\x0e\x32!.tollway.billing.v1.ImportOutcome\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\naccount_id\x18\x07 \x01(\t\x12\x19\n\x11unknown_price_ids\x18\x08 \x03(\t\"`\n\x11SetContactRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12\r\n\x05\x65mail\x18\x03 \x01(\t\"W\n\x12SetContactResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12\x13\n\x0bstripe_done\x18\x02 \x01(\x08\"S\n\x13\x45raseAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\"[\n\x14\x45raseAccountResponse\x12.\n\nerase_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstripe_done\x18\x02 \x01(\x08*\x89\x01\n\rImportOutcome\x12\x1e\n\x1aIMPORT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17IMPORT_OUTCOME_IMPORTED\x10\x01\x12\x1f\n\x1bIMPORT_OUTCOME_ALREADY_OURS\x10\x02\x12\x1a\n\x16IMPORT_OUTCOME_SKIPPED\x10\x03\x32\xbd\x02\n\x0f\x43ustomerService\x12j\n\x0fImportCustomers\x12*.tollway.billing.v1.ImportCustomersRequest\x1a+.tollway.billing.v1.ImportCustomersResponse\x12[\n\nSetContact\x12%.tollway.billing.v1.SetContactRequest\x1a&.tollway.billing.v1.SetContactResponse\x12\x61\n\x0c\x45raseAccount\x12\'.tollway.billing.v1.EraseAccountRequest\x1a(.tollway.billing.v1.EraseAccountResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollway/billing/v1/customer.proto\x12\x12tollway.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tollway/billing/v1/account.proto\x1a\x1dtollway/billing/v1/auth.proto\"\xc8\x01\n\x16ImportCustomersRequest\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12\x12\n\naccount_id\x18\x05 \x01(\t\x12\x10\n\x08separate\x18\x06 \x01(\x08\x12\x0e\n\x06issuer\x18\x07 \x01(\t\x12\x14\n\x0cidentity_key\x18\x08 \x01(\t\"k\n\x17ImportCustomersResponse\x12\x37\n\tcustomers\x18\x01 \x03(\x0b\x32$.tollway.billing.v1.ImportedCustomer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc8\x01\n\x10ImportedCustomer\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x32\n\x07outcome\x18\x04 \x01(\x0e\x32!.tollway.billing.v1.ImportOutcome\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\naccount_id\x18\x07 \x01(\t\x12\x19\n\x11unknown_price_ids\x18\x08 \x03(\t\"`\n\x11SetContactRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\x12\r\n\x05\x65mail\x18\x03 \x01(\t\"W\n\x12SetContactResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollway.billing.v1.Account\x12\x13\n\x0bstripe_done\x18\x02 \x01(\x08\"S\n\x13\x45raseAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x19.tollway.billing.v1.Actor\"[\n\x14\x45raseAccountResponse\x12.\n\nerase_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstripe_done\x18\x02 \x01(\x08*\x89\x01\n\rImportOutcome\x12\x1e\n\x1aIMPORT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17IMPORT_OUTCOME_IMPORTED\x10\x01\x12\x1f\n\x1bIMPORT_OUTCOME_ALREADY_OURS\x10\x02\x12\x1a\n\x16IMPORT_OUTCOME_SKIPPED\x10\x03\x32\xbd\x02\n\x0f\x43ustomerService\x12j\n\x0fImportCustomers\x12*.tollway.billing.v1.ImportCustomersRequest\x1a+.tollway.billing.v1.ImportCustomersResponse\x12[\n\nSetContact\x12%.tollway.billing.v1.SetContactRequest\x1a&.tollway.billing.v1.SetContactResponse\x12\x61\n\x0c\x45raseAccount\x12\'.tollway.billing.v1.EraseAccountRequest\x1a(.tollway.billing.v1.EraseAccountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollway.billing.v1.customer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMPORTOUTCOME']._serialized_start=998
-  _globals['_IMPORTOUTCOME']._serialized_end=1135
+  _globals['_IMPORTOUTCOME']._serialized_start=1036
+  _globals['_IMPORTOUTCOME']._serialized_end=1173
   _globals['_IMPORTCUSTOMERSREQUEST']._serialized_start=156
-  _globals['_IMPORTCUSTOMERSREQUEST']._serialized_end=318
-  _globals['_IMPORTCUSTOMERSRESPONSE']._serialized_start=320
-  _globals['_IMPORTCUSTOMERSRESPONSE']._serialized_end=427
-  _globals['_IMPORTEDCUSTOMER']._serialized_start=430
-  _globals['_IMPORTEDCUSTOMER']._serialized_end=630
-  _globals['_SETCONTACTREQUEST']._serialized_start=632
-  _globals['_SETCONTACTREQUEST']._serialized_end=728
-  _globals['_SETCONTACTRESPONSE']._serialized_start=730
-  _globals['_SETCONTACTRESPONSE']._serialized_end=817
-  _globals['_ERASEACCOUNTREQUEST']._serialized_start=819
-  _globals['_ERASEACCOUNTREQUEST']._serialized_end=902
-  _globals['_ERASEACCOUNTRESPONSE']._serialized_start=904
-  _globals['_ERASEACCOUNTRESPONSE']._serialized_end=995
-  _globals['_CUSTOMERSERVICE']._serialized_start=1138
-  _globals['_CUSTOMERSERVICE']._serialized_end=1455
+  _globals['_IMPORTCUSTOMERSREQUEST']._serialized_end=356
+  _globals['_IMPORTCUSTOMERSRESPONSE']._serialized_start=358
+  _globals['_IMPORTCUSTOMERSRESPONSE']._serialized_end=465
+  _globals['_IMPORTEDCUSTOMER']._serialized_start=468
+  _globals['_IMPORTEDCUSTOMER']._serialized_end=668
+  _globals['_SETCONTACTREQUEST']._serialized_start=670
+  _globals['_SETCONTACTREQUEST']._serialized_end=766
+  _globals['_SETCONTACTRESPONSE']._serialized_start=768
+  _globals['_SETCONTACTRESPONSE']._serialized_end=855
+  _globals['_ERASEACCOUNTREQUEST']._serialized_start=857
+  _globals['_ERASEACCOUNTREQUEST']._serialized_end=940
+  _globals['_ERASEACCOUNTRESPONSE']._serialized_start=942
+  _globals['_ERASEACCOUNTRESPONSE']._serialized_end=1033
+  _globals['_CUSTOMERSERVICE']._serialized_start=1176
+  _globals['_CUSTOMERSERVICE']._serialized_end=1493
 # @@protoc_insertion_point(module_scope)

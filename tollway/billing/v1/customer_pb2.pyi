@@ -57,6 +57,8 @@ class ImportCustomersRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     SEPARATE_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Say what would be done, change nothing."""
     page_token: _builtins.str
@@ -67,6 +69,11 @@ class ImportCustomersRequest(_message.Message):
     """With `customer_id`: bind it to this account, which has no customer yet, instead of making one."""
     separate: _builtins.bool
     """With `customer_id`: make an account of its own although its address is missing or another's too."""
+    issuer: _builtins.str
+    """For accounts of an outside identity provider: its issuer, and the metadata of customers that holds their external
+    id. An account is bound to both; a customer without that metadata is skipped. Both or neither.
+    """
+    identity_key: _builtins.str
     @_builtins.property
     def actor(self) -> _auth_pb2.Actor: ...
     def __init__(
@@ -78,10 +85,12 @@ class ImportCustomersRequest(_message.Message):
         customer_id: _builtins.str = ...,
         account_id: _builtins.str = ...,
         separate: _builtins.bool = ...,
+        issuer: _builtins.str = ...,
+        identity_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "actor", b"actor", "customer_id", b"customer_id", "dry_run", b"dry_run", "page_token", b"page_token", "separate", b"separate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "actor", b"actor", "customer_id", b"customer_id", "dry_run", b"dry_run", "identity_key", b"identity_key", "issuer", b"issuer", "page_token", b"page_token", "separate", b"separate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,7 +138,7 @@ class ImportedCustomer(_message.Message):
     outcome: Global___ImportOutcome.ValueType
     reason: _builtins.str
     """For programs: NO_EMAIL, EMAIL_OF_ACCOUNT, EMAIL_OF_ANOTHER_CUSTOMER, BOUND_OTHERWISE, OF_ANOTHER_INSTALLATION,
-    NO_LIVE_SUBSCRIPTION, NO_SUCH_CUSTOMER.
+    NO_LIVE_SUBSCRIPTION, NO_SUCH_CUSTOMER, NO_IDENTITY.
     """
     message: _builtins.str
     """A sentence for a person: what is unclear, and what to do."""

@@ -63,7 +63,7 @@ class CustomerServiceServicer:
         ever and read from Stripe soon after. Safe to repeat, at any point: a customer gets one account. What is not clear
         is reported and left alone. What was paid before is not announced again.
 
-        Fails with INVALID_ARGUMENT (field `page_token`, `customer_id`, `account_id`); NOT_FOUND, reason
+        Fails with INVALID_ARGUMENT (field `page_token`, `customer_id`, `account_id`, `issuer`); NOT_FOUND, reason
         ACCOUNT_NOT_FOUND; UNAVAILABLE, reason STRIPE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

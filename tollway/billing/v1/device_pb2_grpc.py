@@ -77,9 +77,10 @@ class DeviceLoginServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDeviceLogin(self, request, context):
-        """What a person is asked to approve. Fails with UNAUTHENTICATED, reason SESSION_INVALID; with NOT_FOUND, reason
-        DEVICE_LOGIN_NOT_FOUND, for a code that is unknown, expired or decided by somebody else; and with
-        RESOURCE_EXHAUSTED, reason DEVICE_CODE_RATE_LIMITED with RetryInfo, when the person typed too many wrong ones.
+        """What a person is asked to approve. Fails with UNAUTHENTICATED, reason SESSION_INVALID; with PERMISSION_DENIED,
+        reason SESSION_REQUIRED, for a session that is an API key; with NOT_FOUND, reason DEVICE_LOGIN_NOT_FOUND, for a
+        code that is unknown, expired or decided by somebody else; and with RESOURCE_EXHAUSTED, reason
+        DEVICE_CODE_RATE_LIMITED with RetryInfo, when the person typed too many wrong ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

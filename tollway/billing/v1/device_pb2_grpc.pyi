@@ -23,9 +23,10 @@ class DeviceLoginServiceStub:
     address begins too many, and with INVALID_ARGUMENT naming `client_name`.
     """
     GetDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_pb2.GetDeviceLoginRequest, _device_pb2.GetDeviceLoginResponse]
-    """What a person is asked to approve. Fails with UNAUTHENTICATED, reason SESSION_INVALID; with NOT_FOUND, reason
-    DEVICE_LOGIN_NOT_FOUND, for a code that is unknown, expired or decided by somebody else; and with
-    RESOURCE_EXHAUSTED, reason DEVICE_CODE_RATE_LIMITED with RetryInfo, when the person typed too many wrong ones.
+    """What a person is asked to approve. Fails with UNAUTHENTICATED, reason SESSION_INVALID; with PERMISSION_DENIED,
+    reason SESSION_REQUIRED, for a session that is an API key; with NOT_FOUND, reason DEVICE_LOGIN_NOT_FOUND, for a
+    code that is unknown, expired or decided by somebody else; and with RESOURCE_EXHAUSTED, reason
+    DEVICE_CODE_RATE_LIMITED with RetryInfo, when the person typed too many wrong ones.
     """
     ApproveDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_pb2.ApproveDeviceLoginRequest, _device_pb2.ApproveDeviceLoginResponse]
     """Lets the program act as the person, and tells it to begin with the account `slug`. A repeat changes nothing.
@@ -62,9 +63,10 @@ class DeviceLoginServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_pb2.GetDeviceLoginRequest,
         context: _aio.ServicerContext[_device_pb2.GetDeviceLoginRequest, _abc.Awaitable[_device_pb2.GetDeviceLoginResponse]],
     ) -> _abc.Awaitable[_device_pb2.GetDeviceLoginResponse]:
-        """What a person is asked to approve. Fails with UNAUTHENTICATED, reason SESSION_INVALID; with NOT_FOUND, reason
-        DEVICE_LOGIN_NOT_FOUND, for a code that is unknown, expired or decided by somebody else; and with
-        RESOURCE_EXHAUSTED, reason DEVICE_CODE_RATE_LIMITED with RetryInfo, when the person typed too many wrong ones.
+        """What a person is asked to approve. Fails with UNAUTHENTICATED, reason SESSION_INVALID; with PERMISSION_DENIED,
+        reason SESSION_REQUIRED, for a session that is an API key; with NOT_FOUND, reason DEVICE_LOGIN_NOT_FOUND, for a
+        code that is unknown, expired or decided by somebody else; and with RESOURCE_EXHAUSTED, reason
+        DEVICE_CODE_RATE_LIMITED with RetryInfo, when the person typed too many wrong ones.
         """
 
     @_abc_1.abstractmethod

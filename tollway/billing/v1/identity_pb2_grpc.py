@@ -109,6 +109,7 @@ class IdentityServiceServicer:
         """Makes another account for the person whose session it is, who owns it. Contact is the person's address; no key is
         issued. With `request_id`, a repeat within 24 h returns the first answer; with another name it fails with
         ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED. Fails with UNAUTHENTICATED, reason SESSION_INVALID, with
+        PERMISSION_DENIED, reason SESSION_REQUIRED, for a session that is an API key, with
         INVALID_ARGUMENT naming `name`, and with RESOURCE_EXHAUSTED as AccountService.CreateAccount does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

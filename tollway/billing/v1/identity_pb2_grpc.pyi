@@ -31,6 +31,7 @@ class IdentityServiceStub:
     """Makes another account for the person whose session it is, who owns it. Contact is the person's address; no key is
     issued. With `request_id`, a repeat within 24 h returns the first answer; with another name it fails with
     ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED. Fails with UNAUTHENTICATED, reason SESSION_INVALID, with
+    PERMISSION_DENIED, reason SESSION_REQUIRED, for a session that is an API key, with
     INVALID_ARGUMENT naming `name`, and with RESOURCE_EXHAUSTED as AccountService.CreateAccount does.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMembersRequest, _identity_pb2.ListMembersResponse]
@@ -85,6 +86,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes another account for the person whose session it is, who owns it. Contact is the person's address; no key is
         issued. With `request_id`, a repeat within 24 h returns the first answer; with another name it fails with
         ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED. Fails with UNAUTHENTICATED, reason SESSION_INVALID, with
+        PERMISSION_DENIED, reason SESSION_REQUIRED, for a session that is an API key, with
         INVALID_ARGUMENT naming `name`, and with RESOURCE_EXHAUSTED as AccountService.CreateAccount does.
         """
 

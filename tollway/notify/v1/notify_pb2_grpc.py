@@ -57,7 +57,7 @@ class NotifyServiceServicer:
     """
 
     def ListMessages(self, request, context):
-        """Newest first. Fails with INVALID_ARGUMENT for a page token that is not ours.
+        """Newest first. Fails with INVALID_ARGUMENT, reason BAD_PAGE_TOKEN, for a page token that is not ours.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,7 +17,7 @@ class NotifyServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMessages: _aio.UnaryUnaryMultiCallable[_notify_pb2.ListMessagesRequest, _notify_pb2.ListMessagesResponse]
-    """Newest first. Fails with INVALID_ARGUMENT for a page token that is not ours."""
+    """Newest first. Fails with INVALID_ARGUMENT, reason BAD_PAGE_TOKEN, for a page token that is not ours."""
     GetMessage: _aio.UnaryUnaryMultiCallable[_notify_pb2.GetMessageRequest, _notify_pb2.GetMessageResponse]
     """Reads one message. Fails with NOT_FOUND, reason MESSAGE_NOT_FOUND."""
     ResendMessage: _aio.UnaryUnaryMultiCallable[_notify_pb2.ResendMessageRequest, _notify_pb2.ResendMessageResponse]
@@ -38,7 +38,7 @@ class NotifyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notify_pb2.ListMessagesRequest,
         context: _aio.ServicerContext[_notify_pb2.ListMessagesRequest, _abc.Awaitable[_notify_pb2.ListMessagesResponse]],
     ) -> _abc.Awaitable[_notify_pb2.ListMessagesResponse]:
-        """Newest first. Fails with INVALID_ARGUMENT for a page token that is not ours."""
+        """Newest first. Fails with INVALID_ARGUMENT, reason BAD_PAGE_TOKEN, for a page token that is not ours."""
 
     @_abc_1.abstractmethod
     def GetMessage(
