@@ -408,6 +408,7 @@ async def _calls(shop: Shop, story: Story) -> list[str]:
 
 
 _ASKED: set[str] = set()  # by the stories that were played
+_PLAYED: set[str] = set()
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -418,6 +419,7 @@ async def test_a_fault_at_any_call_is_a_clear_refusal_and_the_next_try_goes_thro
     async with opened(installations, story.catalog) as shop:
         calls = await _calls(shop, story)
         assert calls, "nothing is asked of Stripe: nothing is tested"
+        _PLAYED.add(name)
         _ASKED.update(calls)
         for (number, call), fault in itertools.product(enumerate(calls), FAULTS if _DEEP else story.faults):
             if not _DEEP and len(calls) > 15 and number % 3:
@@ -497,5 +499,6 @@ def _calls_of_ours() -> set[str]:
 
 
 def test_the_stories_make_every_call_of_ours() -> None:
-    assert _ASKED, "run with the others of this file"
+    if STORIES.keys() != _PLAYED:
+        pytest.skip("it needs all the stories of this file to be played before")
     assert _calls_of_ours() - _ASKED == set()
