@@ -87,7 +87,7 @@ def advance(
                 happened.update(last["events"])
                 if not current.as_json and last["events"]:
                     what = ", ".join(output.plain(event) for event in last["events"])
-                    output.note(f"{output.plain(last['now'])}  {what}")
+                    output.aside(f"{output.plain(last['now'])}  {what}")
     except (httpx.HTTPError, ValueError) as error:
         raise _away(error) from error
     if not last.get("arrived"):

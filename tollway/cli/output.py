@@ -39,6 +39,11 @@ def prose(text: str, *, indent: str = "") -> None:
     out(_broken(text, indent, sys.stdout))
 
 
+def aside(text: str) -> None:
+    """As prose, for the person."""
+    note(_broken(text, "", sys.stderr))
+
+
 def _broken(text: str, indent: str, stream: IO[str]) -> str:
     """The text behind the indent; on a terminal in lines, of which each is indented."""
     if not stream.isatty() or len(indent) + len(text) <= columns():

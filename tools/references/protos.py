@@ -122,7 +122,10 @@ def services_page(contract: Contract) -> str:
         "# gRPC",
         "Every service of tollway in the words of its contract, [`protos/tollway/`](../../protos/tollway). Errors are "
         "`google.rpc.Status` with `ErrorInfo` (domain `tollway`), `BadRequest` naming the field, and `RetryInfo` where "
-        "waiting helps. A caller off loopback authenticates by the token in the metadata `authorization: Bearer …` "
+        "waiting helps. A message over 4 MiB is RESOURCE_EXHAUSTED with the reason `MESSAGE_TOO_LARGE`, bytes that are "
+        "no message of the method INVALID_ARGUMENT with `MALFORMED_MESSAGE`. The metadata `x-request-id` goes into log "
+        "lines and on to what is called. "
+        "A caller off loopback authenticates by the token in the metadata `authorization: Bearer …` "
         "(`TOLLWAY_RPC_TOKEN`) or by certificate. Health and reflection are open. Beside these, quota answers "
         "[Envoy's two services](../envoy.md), and [Python has a client](../client.md).",
         table(("Service", "Of", "About"), contents),
