@@ -25,6 +25,9 @@ class CustomerCalls:
     ) -> T:
         raise NotImplementedError
 
+    async def _all(self, name: str, first: Callable[[], Awaitable[stripe.ListObject[Any]]]) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
     async def subscribers(self, after: str, limit: int) -> SubscriberPage:
         # Without a status Stripe lists those that have not ended.
         params: Any = {"limit": limit, "expand": ["data.customer"]}
@@ -57,14 +60,13 @@ class CustomerCalls:
         if customer.get("deleted"):
             return None
         params: Any = {"customer": customer_id, "limit": 100}
-        page = await self._call("subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params))
-        subscriptions = [subscription_of(each.to_dict(for_json=True)) async for each in page.auto_paging_iter()]
-        return Subscriber(customer_of(customer), tuple(subscriptions))
+        listed = await self._all("subscriptions.list", lambda: self._client.v1.subscriptions.list_async(params))
+        return Subscriber(customer_of(customer), tuple(subscription_of(each) for each in listed))
 
     async def customers_with_email(self, email: str) -> list[str]:
         params: Any = {"email": email, "limit": 100}
-        page = await self._call("customers.list", lambda: self._client.v1.customers.list_async(params), BACKGROUND)
-        return [each.id async for each in page.auto_paging_iter()]
+        listed = await self._all("customers.list", lambda: self._client.v1.customers.list_async(params))
+        return [str(each["id"]) for each in listed]
 
     async def update_customer(self, customer_id: str, account_id: str, email: str) -> None:
         params: Any = {"metadata": {ACCOUNT_KEY: account_id}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -55,6 +56,7 @@ FAULTS: dict[str, Json] = {
 }
 
 
+_DEEP = bool(os.environ.get("TOLLWAY_DEEP"))
 _LOST = ("cut after the work",)
 
 
@@ -67,8 +69,8 @@ class Story:
     begin: Callable[[Shop], Awaitable[str]]
     act: Callable[[Shop, str], Awaitable[object]]
     holds: Callable[[Shop, str], Awaitable[None]]
-    # Of long stories not all: what a call makes of a fault does not depend on the story.
-    faults: tuple[str, ...] = tuple(FAULTS)
+    # TOLLWAY_DEEP=1 tries all with each: what a call makes of a fault hardly depends on the story.
+    faults: tuple[str, ...] = ("429", "cut after the work")
 
 
 def _email() -> str:
@@ -397,7 +399,7 @@ STORIES = {
     "contact": Story("vatly.yaml", _on_business, _moves, _moved),
     "erasure": Story("vatly.yaml", _ended, _erases, _erased, _LOST),
     "import": Story("vatly.yaml", _sold_by_hand, _imports, _imported_once, _LOST),
-    "checkout": Story("vatly.yaml", _new, _checks_out, _one_customer_and_one_page),
+    "checkout": Story("vatly.yaml", _new, _checks_out, _one_customer_and_one_page, tuple(FAULTS)),
     "checkout, another page": Story("vatly.yaml", _asked, _checks_out_elsewhere, _one_other_page),
     "checkout just after paying": Story("vatly.yaml", _paid_unheard, _checks_out_again, _still_one_subscription),
     "portal": Story("vatly.yaml", _on_business, _opens_portal, _still_one_subscription),
@@ -464,6 +466,7 @@ async def _calls(shop: Shop, story: Story) -> list[str]:
 
 
 _ASKED: set[str] = set()  # by the stories that were played
+_PLAYED: set[str] = set()
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -474,8 +477,11 @@ async def test_a_fault_at_any_call_is_a_clear_refusal_and_the_next_try_goes_thro
     async with opened(installations, story.catalog) as shop:
         calls = await _calls(shop, story)
         assert calls, "nothing is asked of Stripe: nothing is tested"
+        _PLAYED.add(name)
         _ASKED.update(calls)
-        for (number, call), fault in itertools.product(enumerate(calls), story.faults):
+        for (number, call), fault in itertools.product(enumerate(calls), FAULTS if _DEEP else story.faults):
+            if not _DEEP and len(calls) > 15 and number % 3:
+                continue  # a push looks and makes the same way for each thing
             print(f"{fault} at {call}")
             account_id = await story.begin(shop)
             await shop.faults(FAULTS[fault] | {"skip": number})
@@ -551,5 +557,6 @@ def _calls_of_ours() -> set[str]:
 
 
 def test_the_stories_make_every_call_of_ours() -> None:
-    assert _ASKED, "run with the others of this file"
+    if STORIES.keys() != _PLAYED:
+        pytest.skip("it needs all the stories of this file to be played before")
     assert _calls_of_ours() - _ASKED == set()
