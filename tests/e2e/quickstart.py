@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+import uuid
 from pathlib import Path
 
 from tests.infra.stack import Stack
@@ -27,11 +28,11 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return [each for each in found if "make run" not in each[0]]  # that is the system which runs already
 
 
-def _here(lines: str, stack: Stack) -> str:
-    """The lines with the ports of this system instead of the usual ones."""
+def _here(lines: str, stack: Stack, org: str) -> str:
+    """The lines with the ports of this system instead of the usual ones, and an organization that no other test has."""
     for port, url in (("8080", stack.gateway_url), ("12111", stack.sandbox_url), ("8025", stack.mailbox_url)):
         lines = lines.replace(f"http://127.0.0.1:{port}", url)
-    return lines.replace("$PWD/.venv/bin", str(Path(sys.executable).parent))
+    return lines.replace("$PWD/.venv/bin", str(Path(sys.executable).parent)).replace("--org acme", f"--org {org}")
 
 
 def _looks_like(shown: str, printed: str) -> bool:
@@ -55,8 +56,8 @@ async def typed(page: str, stack: Stack, home: Path) -> int:
         "NO_COLOR": "1",
         "no_proxy": "127.0.0.1",
     }
-    written = blocks(page)
-    story = "set -eu\n" + f"\nprintf '{_END}'\n".join(_here(lines, stack) for lines, _ in written)
+    written, org = blocks(page), f"acme_{uuid.uuid4().hex[:12]}"
+    story = "set -eu\n" + f"\nprintf '{_END}'\n".join(_here(lines, stack, org) for lines, _ in written)
     shell = await asyncio.create_subprocess_exec(
         "sh", "-c", story, cwd=home, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -43,7 +43,7 @@ def import_customers(
     Examples:
       tollway admin import --dry-run
       tollway admin import --customer cus_… --account acct_…
-      tollway admin import --issuer https://clerk.example.com --identity-key clerk_org_id
+      tollway admin import --issuer https://id.example.com --identity-key org_id
     """
     found: dict[str, dict[str, Any]] = {}
     token: str | None = after or None

@@ -41,10 +41,11 @@ def list_messages(
         raise CliError("not a state, or not an account's id", code=USAGE, next_step=f"states: {', '.join(STATES)}")
     found: list[dict[str, Any]] = []
     token: str | None = ""
+    only = (f"&state={state}" if state else "") + (f"&account_id={account}" if account else "")
     with operator_api() as api:
         while token is not None and len(found) < limit:
             size = min(500, limit - len(found))
-            path = f"/v1/operator/messages?state={state}&account_id={account}&page_size={size}&page_token={token}"
+            path = f"/v1/operator/messages?page_size={size}&page_token={token}{only}"
             page = api.get(path)
             found += page["messages"]
             token = page["next_page_token"]
