@@ -105,14 +105,15 @@ def _next_steps(settings: LocalSettings) -> str:
         sandbox = f"http://127.0.0.1:{settings.ports['sandbox']}"
         stripe = f"  {sandbox}   the Stripe sandbox; 4242 4242 4242 4242 pays, 4000 0000 0000 0002 is declined"
     return f"""\
-  {api}   the API
+  {api}   the API; {api}/docs describes it
+  {api}/dash   the billing page; the link to sign in arrives as a mail
   {mailbox}   every mail that is sent
 {stripe}
 
 Try it, by the CLI:
 
   export TOLLWAY_API_URL={api}
-  .venv/bin/tollway signup
+  .venv/bin/tollway signup bob@example.com --name Bob
   .venv/bin/tollway billing upgrade {_sold_tier(settings.catalog)}
   .venv/bin/tollway billing
 
