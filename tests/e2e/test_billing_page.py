@@ -128,8 +128,10 @@ async def test_without_scripts_everything_works_by_forms_and_a_refresh(world: Wo
     await sign_in(page, org)
     await _upgrade(page)
     await org.becomes("paid")
-    await page.get_by_role("link", name="Refresh").click()
-    await expect(page.get_by_text("You are on Developer.")).to_be_visible()
+    paid = page.get_by_text("You are on Developer.")
+    if not await paid.is_visible():  # said once: on the way back, or where that was faster than the webhook, now
+        await page.get_by_role("link", name="Refresh").click()
+    await expect(paid).to_be_visible()
     await page.get_by_label("at most").fill("1,000")
     await page.get_by_role("button", name="Save cap").click()
     await expect(page.get_by_label("at most")).to_have_value("1,000")

@@ -45,7 +45,7 @@ def operator(cli: Cli, gateway: Gateway) -> Cli:
 
 
 def page(state: str = "", size: int = 100, token: str = "") -> str:
-    return f"GET {LIST}?state={state}&account_id=&page_size={size}&page_token={token}"
+    return f"GET {LIST}?page_size={size}&page_token={token}" + (f"&state={state}" if state else "")
 
 
 def test_mails_are_listed_to_the_end_of_the_pages(operator: Cli, gateway: Gateway) -> None:
