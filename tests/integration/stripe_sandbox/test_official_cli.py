@@ -15,7 +15,7 @@ import pytest
 from .conftest import Receiver, Running
 
 _PACKAGE = "@stripe/cli@1.52.0"
-_NPM_S = 120
+_NPM_S = 60
 
 
 class Stripe(Protocol):
