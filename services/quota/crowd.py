@@ -1,6 +1,7 @@
 """How many ask at once, so that a batch is taken when about half of them have come.
 
-A batch has a fixed cost, so it pays to wait for company; but to wait for callers that do not exist is lost time. While half of the crowd's uses are being decided, the other half comes in.
+A batch has a fixed cost, so it pays to wait for company; but to wait for callers that do not exist is lost time. While
+half of the crowd's uses are being decided, the other half comes in.
 """
 
 from __future__ import annotations
