@@ -129,6 +129,13 @@ class Payloads:
         return f"{self._prefix}-{next(self._ids):09d}"
 
 
+def first_use(prefix: str, number: int, *, dry_run: bool = False) -> quota_pb2.ConsumeRequest:
+    """Of the n-th account whose id begins so."""
+    return quota_pb2.ConsumeRequest(
+        account_id=f"{prefix}{number:07d}", meter=meter_of(prefix), amount=1, key_id="key_1", dry_run=dry_run
+    )
+
+
 def replayed(number: int) -> quota_pb2.ConsumeRequest:
     """The n-th of the requests that are sent again and again."""
     return quota_pb2.ConsumeRequest(

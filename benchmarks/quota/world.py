@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks import common
 from benchmarks.quota import envoy, plans
-from benchmarks.quota.payloads import ACCOUNTS, MANY, REPLAYS, meter_of, replayed
+from benchmarks.quota.payloads import ACCOUNTS, MANY, REPLAYS, first_use, replayed
 from benchmarks.quota.servers import POOL, SCHEMA, connect_arguments
 from local import ports
 from services.billing.domain.api_key import NewKey
@@ -58,6 +58,16 @@ class Target:
     processes: tuple[psutil.Process, ...]
     metrics: tuple[int, ...] = ()
     database: Database | None = None
+
+    async def know(self, prefix: str) -> None:
+        """Asks each server about all accounts whose ids begin so, and counts nothing.
+
+        A service that runs for long knows its busy accounts. Here scenarios with accounts of their own share one, and
+        its memory does not hold all of theirs.
+        """
+        uses = [first_use(prefix, number, dry_run=True) for number in range(ACCOUNTS)]
+        for port in self.ports:
+            await _ask_all(port, uses)
 
     def cpu_s(self) -> float:
         """Processor time that they have used so far."""
@@ -170,26 +180,26 @@ async def _connect(target: Target, account_id: str) -> None:
 
 
 async def _use_up(target: Target) -> None:
-    """What later calls repeat, what uses up the rate that later calls are refused by, and a first use of each account:
-    a service that runs for long knows its busy accounts.
-    """
+    """What later calls repeat, what uses up the rate that others are refused by, and a first use of each account."""
     uses = [replayed(number) for number in range(REPLAYS)]
     uses.append(quota_pb2.ConsumeRequest(account_id="no_rate", meter="live_downloads", amount=1, key_id="key_1"))
     for prefix in ("acct_", "envoy_", "full_"):
-        meter = meter_of(prefix)
-        for number in range(ACCOUNTS):
-            account_id = f"{prefix}{number:07d}"
-            uses.append(quota_pb2.ConsumeRequest(account_id=account_id, meter=meter, amount=1, key_id="key_1"))
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{target.ports[0]}") as channel:
+        uses += [first_use(prefix, number) for number in range(ACCOUNTS)]
+    await _ask_all(target.ports[0], uses)
+    assert target.database is not None
+    target.database.told += len(uses)
+
+
+async def _ask_all(port: int, uses: Sequence[quota_pb2.ConsumeRequest]) -> None:
+    """Raises RuntimeError unless all are allowed."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = quota_pb2_grpc.QuotaServiceStub(channel)
         for start in range(0, len(uses), 500):
             answer = await stub.ConsumeBatch(
                 quota_pb2.ConsumeBatchRequest(requests=uses[start : start + 500]), timeout=20, wait_for_ready=True
             )
             if not all(result.decision.allowed for result in answer.results):
-                raise RuntimeError("what is to be repeated was not granted")
-    assert target.database is not None
-    target.database.told += len(uses)
+                raise RuntimeError("a use of an account that may do everything was refused")
 
 
 async def _prepare_naive(dsn: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 
-from gateway.auth import Biller
+from gateway.auth import Biller, Caller
 from gateway.backend import STRIPE_CALL_S, Services
 from gateway.body import Body, Text, json_body
 from gateway.headers import IdempotencyKey
@@ -57,9 +57,16 @@ _PRIVATE = {"Cache-Control": "no-store"}
 )
 async def read_billing(caller: Biller, backend: Services, response: Response) -> Status:
     """What the account is on now; sees a tier that changed a moment ago."""
-    answer = await backend.billing.call(backend.plans.GetBilling, pb.GetBillingRequest(account_id=caller.account_id))
     response.headers.update(_PRIVATE)
-    billing = answer.billing
+    return status_of(await billing_of(caller, backend))
+
+
+async def billing_of(caller: Caller, backend: Services) -> pb.Billing:
+    asked = pb.GetBillingRequest(account_id=caller.account_id)
+    return (await backend.billing.call(backend.plans.GetBilling, asked)).billing
+
+
+def status_of(billing: pb.Billing) -> Status:
     if billing.default_tier:
         # On free there is nothing that renews or ends, whatever an earlier subscription came to.
         return Status(plan=billing.tier, status="active", current_period_end=None, cancel_at_period_end=False)

@@ -5,23 +5,37 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
+from pydantic import Field
 
 from gateway.auth import Caller, in_org
 from gateway.backend import Services
 from gateway.dialects import skytale
 from gateway.operations import SESSION, operation
 from gateway.routes import usage
+from gateway.times import rfc3339
 from tollway.billing.v1 import auth_pb2
 
 router = APIRouter(prefix="/v1/orgs/{slug}", tags=["orgs"])
 OrgViewer = Annotated[Caller, Depends(in_org(auth_pb2.ROLE_MEMBER, scope="status", others=("billing", "usage")))]
+
+
+class OrgBilling(skytale.Status):
+    grace_end: str | None = Field(
+        description="Until when service is granted although a payment failed. null: none is owed.",
+        examples=["2026-04-08T00:00:00Z"],
+    )
+
+
 _PROBLEMS = ("account_not_found", "session_required", "insufficient_role")
 
 
 @router.get("/billing", summary="Read an account's billing status", **operation(*_PROBLEMS, credentials=SESSION))
-async def read_org_billing(caller: OrgViewer, backend: Services, response: Response) -> skytale.Status:
-    """As GET /v1/billing, for one of the accounts that a person has a part in."""
-    return await skytale.read_billing(caller, backend, response)
+async def read_org_billing(caller: OrgViewer, backend: Services, response: Response) -> OrgBilling:
+    """As GET /v1/billing, for one of the accounts that a person has a part in, with the end of a grace period."""
+    billing = await skytale.billing_of(caller, backend)
+    response.headers["Cache-Control"] = "no-store"
+    grace_end = rfc3339(billing.grace_end_time) if billing.HasField("grace_end_time") else None
+    return OrgBilling(**skytale.status_of(billing).model_dump(), grace_end=grace_end)
 
 
 @router.get(

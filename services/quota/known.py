@@ -35,9 +35,9 @@ class Known(NamedTuple):
     def size(self) -> int:
         """Bytes, about."""
         size = _FIXED + len(self.counters) + len(self.terms)
-        if self.leases or self.rates:
-            size += 500 * len(self.leases) + sum(200 + len(log) for log in self.rates.values())
-        return size
+        for log in self.rates.values():
+            size += 200 + len(log)
+        return size + 500 * len(self.leases) if self.leases else size
 
 
 class KnownAccounts:

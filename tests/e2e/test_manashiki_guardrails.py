@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -339,6 +339,8 @@ async def test_while_past_due_keys_work_and_new_ones_are_402_until_the_invoice_i
     ends = datetime.fromisoformat((await org.status())["currentPeriodEnd"])
     await world.advance_to(int(ends.timestamp()) + 7200)
     await org.becomes("past_due")
+    grace_end = (await org.call("GET", f"/v1/orgs/{org.slug}/billing")).json()["grace_end"]
+    assert timedelta(days=7) <= datetime.fromisoformat(grace_end) - ends < timedelta(days=7, hours=3)
     status = await org.status()
     assert (status["liveKeyIssuanceAllowed"], status["serviceKeyIssuanceAllowed"]) == (False, False)
     assert status["customModelAllowed"] is True
@@ -349,6 +351,7 @@ async def test_while_past_due_keys_work_and_new_ones_are_402_until_the_invoice_i
     owed = next(invoice for invoice in await org.customer.invoices() if invoice["status"] == "open")
     assert (await org.customer.pay(owed["hosted_invoice_url"])).status_code == 303
     await org.becomes("paid")
+    assert (await org.call("GET", f"/v1/orgs/{org.slug}/billing")).json()["grace_end"] is None
     answer = await org.call("POST", f"/v1/orgs/{org.slug}/keys", {"kind": "live", "name": "another"})
     assert answer.status_code == 201
 

@@ -88,6 +88,9 @@ def _show(billing: dict[str, Any]) -> None:
     output.out(f"Status: {output.plain(billing['status'])}")
     if end := billing.get("current_period_end"):
         output.out(f"{'Ends' if billing.get('cancel_at_period_end') else 'Renews'}: {output.plain(end)}")
+    if end := billing.get("grace_end"):
+        output.out(f"Grace until: {output.plain(end)}")
+        output.note("A payment failed. Pay or change the card with: tollway billing portal")
 
 
 def _wait(here: Connection, tier: str, timeout_s: float) -> dict[str, Any]:

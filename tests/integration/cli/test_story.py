@@ -37,6 +37,15 @@ def test_billing_prints_what_the_documentation_shows(logged_in: Cli, gateway: Ga
     assert logged_in("billing").stdout == "Plan: pro\nStatus: active\nEnds: 2026-04-01T00:00:00Z\n"
 
 
+def test_billing_tells_until_when_a_plan_stays_whose_payment_failed(logged_in: Cli, gateway: Gateway) -> None:
+    gateway.plan, gateway.status, gateway.grace_end = "pro", "past_due", "2026-03-08T00:00:00Z"
+    done = logged_in("billing")
+    assert done.stdout == (
+        "Plan: pro\nStatus: past_due\nRenews: 2026-04-01T00:00:00Z\nGrace until: 2026-03-08T00:00:00Z\n"
+    )
+    assert done.stderr == "A payment failed. Pay or change the card with: tollway billing portal\n"
+
+
 def test_upgrade_prints_the_page_waits_for_the_payment_and_shows_the_plan(logged_in: Cli, gateway: Gateway) -> None:
     def pay_at_third_look(state: Gateway) -> None:
         if len([c for c in state.calls if c[:2] == ("GET", "/v1/orgs/adas-relay/billing")]) == 3:
@@ -111,7 +120,7 @@ def test_the_browser_opens_the_page_unless_told_not_to(logged_in: Cli, tmp_path:
 @pytest.mark.parametrize(
     ("command", "keys"),
     [
-        (["billing"], {"plan", "status", "current_period_end", "cancel_at_period_end"}),
+        (["billing"], {"plan", "status", "current_period_end", "cancel_at_period_end", "grace_end"}),
         (["billing", "portal"], {"portal_url"}),
         (["billing", "upgrade", "pro", "--no-wait"], {"checkout_url"}),
         (["usage"], {"tier", "meters"}),
