@@ -192,8 +192,10 @@ async def test_a_link_opens_once_and_only_in_the_browser_that_asked(world: World
     await other.goto(link)
     await expect(other.get_by_role("heading", name="Open the link where you asked for it")).to_be_visible()
     await _look(other, "other-browser")
+    await assert_accessible(other, "other-browser")
     await page.goto(link)
     await page.goto(link)  # looking at it uses nothing up
+    await assert_accessible(page, "link")
     await page.get_by_role("button", name="Sign in").click()
     await page.wait_for_url(org.billing_page)
     await page.goto(link)
@@ -216,6 +218,13 @@ async def test_the_page_has_nothing_serious_for_axe_in_light_and_dark(world: Wor
     await org.cap(1)
     await page.goto(org.billing_page)
     await assert_accessible(page, "paid")
+    await page.get_by_label("Name of a new key").fill("axe")
+    await page.get_by_role("button", name="Issue key").click()
+    await expect(page.get_by_label("API key")).to_be_visible()
+    await assert_accessible(page, "key-shown")
+    await page.get_by_role("link", name="I have copied it").click()
+    await page.get_by_role("link", name="Rotate or revoke axe").click()
+    await assert_accessible(page, "key")
     for name, path in (
         ("cancel", "/billing/cancel"),
         ("refund", "/billing/refund"),
