@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from local.blocking import run_apart
+from tests.e2e.axe import assert_accessible
 from tests.e2e.browser import open_page, shoot
 from tests.e2e.world import Customer, Json, World, until
 from tests.infra.servers import running_nats
@@ -120,6 +121,7 @@ async def test_the_page_previews_a_change_before_it_is_confirmed(world: World, b
     await expect(page.get_by_role("heading", name="Switch from Business to Scale?")).to_be_visible()
     await expect(page.get_by_role("row", name="Charged now $70.00")).to_be_visible()
     await expect(page.get_by_role("row", name="Requests per month 0 10,000 50,000")).to_be_visible()
+    await assert_accessible(page, "change")
     await shoot(page, "dash-vatly-change", themes=True)
     assert (await customer.billing())["plan"] == "business"
     await page.get_by_role("button", name="Switch to Scale").click()
