@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from services.kit.outbox import Envelope
-from services.quota.domain import Account, Opened, Plan, Settled, rate
+from services.quota.domain import Account, Command, Opened, Plan, Settle, Settled, rate
 from services.quota.events import to_event
 from services.quota.known import Known
 
@@ -63,6 +63,14 @@ def charged(settled: Settled, opened: Opened) -> dict[str, dict[tuple[str, str],
                 if (log := account.rates.get(name)) is not None:
                     charged.setdefault(account.id, {})[name] = rate.pack(log)
     return charged
+
+
+def rates_told(command: Command, entry: Known) -> list[tuple[str, str]]:
+    """The logs that the command's decision looks at or tells."""
+    if isinstance(command, Settle):  # its lease says which
+        lease = next((each for each in entry.leases if each.id == command.lease_id), None)
+        return rates_of(entry.plan, lease.meter, lease.key_id) if lease is not None else []
+    return rates_of(entry.plan, command.meter, command.key_id)
 
 
 def rates_of(plan: Plan, meter: str, key_id: str) -> list[tuple[str, str]]:

@@ -151,7 +151,7 @@ class Store:
             (use.account_id, *name)
             for use in uses
             if (entry := found.get(use.account_id)) is not None
-            for name in rows.rates_of(entry.plan, use.meter, use.key_id)
+            for name in rows.rates_told(use, entry)
             if name not in entry.rates
         }
         if not asked:

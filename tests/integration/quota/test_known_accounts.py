@@ -15,7 +15,19 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.clock import BusinessClock
-from services.quota.domain import Acquire, Decision, KillSwitch, Release, SetCap, Unknown, Use, rate, settle
+from services.quota.domain import (
+    Acquire,
+    Decision,
+    KillSwitch,
+    Kind,
+    Release,
+    SetCap,
+    Settle,
+    Unknown,
+    Use,
+    rate,
+    settle,
+)
 from services.quota.events import to_plan, to_snapshot
 from services.quota.known import Known, KnownAccounts
 from services.quota.lane import Lane, new_key
@@ -70,6 +82,19 @@ async def test_what_changes_beside_a_known_account_holds_for_the_very_next_decis
                 await world.put(engine, changed)
                 await both_say(quota is None)
                 await both_know()
+
+
+async def test_a_lease_settled_by_another_lane_shows_what_its_rates_have_used(database: str) -> None:
+    async with world.tables(database) as engine:
+        message = guarded("acct_a", quota=None, slots=4)
+        message.limits.extend(world.entitlements("acct_a", burst=12, per_key=10).limits[1:])
+        await world.put(engine, message)
+        async with serving(engine, database) as one_lane, serving(engine, database) as other:
+            acquired = Acquire("acct_a", "messages", 1, 3, "lease_1", timedelta(hours=1), key_id="key_1")
+            await decided(one_lane, acquired)
+            shown = (await decided(other, Settle("acct_a", "lease_1", 2))).limits
+    used = {state.name: state.used for state in shown if state.kind is Kind.RATE}
+    assert used == {"burst": 1, "per_key": 1}
 
 
 async def test_a_slot_that_another_lane_freed_is_free_and_one_that_it_took_is_taken(database: str) -> None:
