@@ -32,9 +32,10 @@ async def _measure(seconds: float, rounds: int, only: str) -> dict[str, Any]:
         scenarios = chosen(build(world, callers), only)
         if not scenarios:
             raise SystemExit(f"no scenario is called {only!r}")
+        named = by_name(scenarios)
         for number in range(rounds):
             for place, scenario in enumerate(scenarios):
-                done = await scenario.measure(seconds)
+                done = await scenario.measure(seconds, named.get(scenario.null))
                 rate = done.result.rate * scenario.items
                 where = f"round {number + 1}/{rounds}, {place + 1}/{len(scenarios)}"
                 _say(f"{where}: {scenario.name} {rate:,.0f}/s, {done.result.failures} failed")
@@ -64,7 +65,9 @@ def _rss_mb(world: World, name: str) -> float:
 
 
 def summary(scenarios: list[Scenario]) -> dict[str, Any]:
-    """Medians of the rounds. A ratio is taken round by round: both of its sides saw the same machine."""
+    """Medians of the rounds. A ratio is taken round by round, that to the empty RPC with one measured just before: both
+    of its sides saw the same machine.
+    """
     named = by_name(scenarios)
     shown = {}
     for each in scenarios:
@@ -75,7 +78,7 @@ def summary(scenarios: list[Scenario]) -> dict[str, Any]:
             "per_second": round(statistics.median(each.rates())),
             "p50_ms": round(statistics.median(result.percentile_ms(50) for result in results), 2),
             "p99_ms": round(statistics.median(result.percentile_ms(99) for result in results), 2),
-            "of_null": ratio(each, named.get(each.null)),
+            "of_null": _median([mine / null for mine, null in each.beside()]),
             "of_naive": ratio(each, named.get(each.naive)),
             # Processor time is what is left to compare when others use the machine too.
             "server_cpu_us": round(sum(one.cpu_s for one in each.rounds) / max(1, decisions) * 1e6, 1),
@@ -93,8 +96,11 @@ def summary(scenarios: list[Scenario]) -> dict[str, Any]:
 def ratio(each: Scenario, other: Scenario | None) -> float | None:
     if other is None:
         return None
-    pairs = [mine / theirs for mine, theirs in zip(each.rates(), other.rates(), strict=True) if theirs]
-    return round(statistics.median(pairs), 2) if pairs else None
+    return _median([mine / theirs for mine, theirs in zip(each.rates(), other.rates(), strict=True) if theirs])
+
+
+def _median(ratios: list[float]) -> float | None:
+    return round(statistics.median(ratios), 2) if ratios else None
 
 
 def _say(line: str) -> None:

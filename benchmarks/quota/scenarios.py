@@ -67,6 +67,7 @@ class Round:
     cpu_s: float
     statements: float
     commits: int
+    null: float = 0.0  # empty calls a second just before
 
 
 @dataclass
@@ -75,14 +76,16 @@ class Scenario:
     run: Callable[[float], Any]  # seconds → an awaitable Result
     in_flight: int
     target: Target | None = None
-    null: str = ""  # the scenario that it is compared with
+    null: str = ""  # that of empty calls, which it is compared with
     naive: str = ""
     items: int = 1  # decisions per call
     granted: int = 0  # units per call that was answered well
     accounts: str = ""  # how the ids of those begin that the target is to know before
     rounds: list[Round] = field(default_factory=list)
 
-    async def measure(self, seconds: float) -> Round:
+    async def measure(self, seconds: float, null: Scenario | None = None) -> Round:
+        """`null` is measured for half as long just before: the machine's speed varies within a round."""
+        empty = (await null.run(seconds / 2)).rate if null is not None and null is not self else 0.0
         target = self.target
         database = target.database if target is not None else None
         if target is not None and self.accounts:
@@ -91,7 +94,7 @@ class Scenario:
         statements = target.statements() if target is not None else 0.0
         commits = await database.commits() if database is not None else 0
         result = await self.run(seconds)
-        done = Round(result, 0.0, 0.0, 0)
+        done = Round(result, 0.0, 0.0, 0, empty)
         if target is not None:
             done.cpu_s, done.statements = target.cpu_s() - cpu_s, target.statements() - statements
         if database is not None:
@@ -104,6 +107,10 @@ class Scenario:
     def rates(self) -> list[float]:
         """Decisions per second, round by round."""
         return [each.result.rate * self.items for each in self.rounds]
+
+    def beside(self) -> list[tuple[float, float]]:
+        """Decisions and empty calls per second, round by round."""
+        return [(rate, each.null) for rate, each in zip(self.rates(), self.rounds, strict=True) if each.null]
 
 
 def build(world: World, callers: list[Caller]) -> list[Scenario]:

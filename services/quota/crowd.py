@@ -32,5 +32,5 @@ class Crowd:
         self._size = max(float(uses), self._size * FADES)
 
     def saw_all(self, uses: int) -> None:
-        """So many waited, and nobody else came."""
-        self._size = float(uses)
+        """So many waited, and nobody else came. Others may be reading their answers still: forgotten by halves."""
+        self._size = max(float(uses), self._size / 2)

@@ -23,7 +23,7 @@ from services.quota.store import Store
 
 BATCH = 512
 QUEUE = 16_384
-LINGER_S = 0.002  # the longest that a batch waits for more to come; see `crowd`
+LINGER_S = 0.005  # the longest that a batch waits for more to come; see `crowd`
 GAP_S = 0.001  # with nobody coming for so long, all have come; the event loop's timers know no less
 PATIENCE_S = 2.0  # how long a use waits for its turn; then its caller hears UNAVAILABLE
 
@@ -144,13 +144,14 @@ class Lane:
         """Until enough wait for a batch, or nobody else comes."""
         loop, queue = asyncio.get_running_loop(), self._queue
         goal, end = self._crowd.goal(self._batch), loop.time() + self._linger_s
-        while (waiting := len(queue)) < goal and loop.time() < end:
+        while (waiting := len(queue)) < goal and (began := loop.time()) < end:
             self._goal = goal
             self._wake.clear()
             gap = loop.call_later(GAP_S, self._wake.set)
             await self._wake.wait()
             gap.cancel()
-            if len(queue) == waiting:
+            # Where the timer comes late the loop was busy, perhaps with those who were on their way here.
+            if len(queue) == waiting and loop.time() - began < 2 * GAP_S:
                 self._crowd.saw_all(waiting)
                 break
         self._goal = 1

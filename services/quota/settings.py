@@ -16,7 +16,7 @@ class QuotaSettings(Settings):
     public_url: str = Field("http://127.0.0.1:8080", description="Where the gateway explains problems to callers.")
     quota_queue: int = Field(16_384, ge=1, description="Decisions that may wait; beyond it callers hear UNAVAILABLE.")
     quota_linger_ms: float = Field(
-        2, ge=0, le=100, description="Milliseconds that a batch of decisions waits at most for more to come; 0: never."
+        5, ge=0, le=100, description="Milliseconds that a batch of decisions waits at most for more to come; 0: never."
     )
 
     @field_validator("public_url")

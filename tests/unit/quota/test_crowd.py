@@ -31,7 +31,8 @@ def test_a_batch_is_half_of_those_who_were_seen_and_now_and_then_all_are_looked_
 def test_callers_who_left_are_not_waited_for_for_long() -> None:
     crowd = Crowd()
     crowd.saw(400)
-    crowd.saw_all(3)
+    for _ in range(8):
+        crowd.saw_all(3)
     assert crowd.goal(MOST) == 2
     crowd.saw(400)
     goals = []
@@ -39,6 +40,13 @@ def test_callers_who_left_are_not_waited_for_for_long() -> None:
         crowd.saw(1)
         goals.append(crowd.goal(MOST))
     assert goals[-2:] == [1, 1]
+
+
+def test_a_pause_of_those_who_read_their_answers_is_not_taken_for_their_leaving() -> None:
+    crowd = Crowd()
+    crowd.saw(64)
+    crowd.saw_all(5)
+    assert crowd.goal(MOST) == 16
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 20_000))), st.integers(1, MOST))
