@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks import common, http1
@@ -80,7 +81,7 @@ class Scenario:
     naive: str = ""
     items: int = 1  # decisions per call
     granted: int = 0  # units per call that was answered well
-    accounts: str = ""  # how the ids of those begin that the target is to know before
+    prepare: Callable[[], Any] | None = None  # an awaitable; not measured
     rounds: list[Round] = field(default_factory=list)
 
     async def measure(self, seconds: float, null: Scenario | None = None) -> Round:
@@ -88,8 +89,8 @@ class Scenario:
         empty = (await null.run(seconds / 2)).rate if null is not None and null is not self else 0.0
         target = self.target
         database = target.database if target is not None else None
-        if target is not None and self.accounts:
-            await target.know(self.accounts)
+        if self.prepare is not None:
+            await self.prepare()
         cpu_s = target.cpu_s() if target is not None else 0.0
         statements = target.statements() if target is not None else 0.0
         commits = await database.commits() if database is not None else 0
@@ -134,17 +135,17 @@ def build(world: World, callers: list[Caller]) -> list[Scenario]:
                         f"{caller.name}.naive",
                         kinds[kind].items,
                         kinds[kind].granted,
-                        KNOWN.get(kind, "") if world.targets[target].database is not None else "",
+                        _knowing(world.targets[target], KNOWN.get(kind)),
                     )
                 )
     found.append(Scenario("bare.naive", lambda seconds: _naive_bare(world.naive_pool, seconds), IN_FLIGHT))
     for name in ("null", "quota"):
         public = world.targets[f"envoy_{name}"]
         run = _through_envoy(public.ports[0], [key.secret for key in world.keys])
-        granted, accounts = (1, "envoy_") if name == "quota" else (0, "")
-        found.append(
-            Scenario(f"envoy.{name}", run, IN_FLIGHT, public, "envoy.null", granted=granted, accounts=accounts)
-        )
+        made = Scenario(f"envoy.{name}", run, IN_FLIGHT, public, "envoy.null")
+        if name == "quota":
+            made.granted, made.prepare = 1, partial(_know_all, world)
+        found.append(made)
     return found
 
 
@@ -153,6 +154,16 @@ def chosen(scenarios: list[Scenario], only: str) -> list[Scenario]:
     wanted = [each for each in scenarios if only in each.name or fnmatch.fnmatch(each.name, only)]
     names = {name for each in wanted for name in (each.name, each.null, each.naive)}
     return [each for each in scenarios if each.name in names]
+
+
+async def _know_all(world: World) -> None:
+    quota = world.targets["quota"]
+    await quota.know("envoy_")
+    await quota.know_keys(world.keys)
+
+
+def _knowing(target: Target, prefix: str | None) -> Callable[[], Any] | None:
+    return partial(target.know, prefix) if prefix is not None and target.database is not None else None
 
 
 def _calls(caller: Caller, target: Target, kind: str, width: int) -> Callable[[float], Any]:

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import asyncpg
 import grpc
 import psutil
+from google.protobuf.wrappers_pb2 import UInt64Value
 
 from benchmarks import common
 from benchmarks.quota import envoy, plans
@@ -21,6 +22,7 @@ from benchmarks.quota.payloads import ACCOUNTS, MANY, REPLAYS, first_use, replay
 from benchmarks.quota.servers import POOL, SCHEMA, connect_arguments
 from local import ports
 from services.billing.domain.api_key import NewKey
+from tollway.envoy.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
 
 SERVERS = "benchmarks.quota.servers"
@@ -68,6 +70,24 @@ class Target:
         uses = [first_use(prefix, number, dry_run=True) for number in range(ACCOUNTS)]
         for port in self.ports:
             await _ask_all(port, uses)
+
+    async def know_keys(self, keys: Sequence[NewKey]) -> None:
+        """The same for API keys."""
+        asked = [
+            rls_pb2.RateLimitDescriptor(
+                entries=[
+                    rls_pb2.RateLimitDescriptor.Entry(key="api_key", value=key.secret),
+                    rls_pb2.RateLimitDescriptor.Entry(key="meter", value="live_downloads"),
+                ],
+                hits_addend=UInt64Value(value=0),
+            )
+            for key in keys
+        ]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.ports[0]}") as channel:
+            stub = rls_pb2_grpc.RateLimitServiceStub(channel)
+            for start in range(0, len(asked), 500):
+                request = rls_pb2.RateLimitRequest(domain="tollway", descriptors=asked[start : start + 500])
+                await stub.ShouldRateLimit(request, timeout=20, wait_for_ready=True)
 
     def cpu_s(self) -> float:
         """Processor time that they have used so far."""

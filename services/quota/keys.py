@@ -29,6 +29,9 @@ from tollway.billing.v1 import events_pb2
 
 FRESH_S = 5.0  # how long memory is believed without looking: the longest that an end which nobody told stays unknown
 MOST = 1000  # hashes in one read
+REREAD = 250  # hashes in one read that nobody waits for: a few milliseconds of the event loop
+IN_USE_S = 30.0  # a key that was not asked about for so long is not read ahead any more
+MOST_IN_USE = 20_000
 MOST_KEPT = 100_000
 MOST_WAITING = 10_000
 READ_S = 1.0  # a table that takes longer is as good as away
@@ -74,6 +77,7 @@ class StoredKeys:
 
 class KeyRing:
     """ports.Keys. `run` reads what `owner` waits for; while a read is under way, further keys gather for the next.
+    `keep_fresh` reads the keys in use again before anybody has to wait for that.
 
     Keys are held by their hash; the key itself only until it is known whose it is.
     """
@@ -88,6 +92,8 @@ class KeyRing:
         self._ends: dict[bytes, datetime] = {}  # heard here; the table may learn of it later
         self._waiting: dict[bytes, asyncio.Future[KeyOwner]] = {}
         self._unread: dict[bytes, str] = {}
+        self._asked: set[bytes] = set()
+        self._asked_before: set[bytes] = set()
         self._asking = asyncio.Semaphore(ASKING)
         self._questions: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -98,6 +104,8 @@ class KeyRing:
             raise ApiKeyRefused.malformed()
         key_hash = hashlib.sha256(api_key.encode()).digest()
         now = asyncio.get_running_loop().time()
+        if len(self._asked) < MOST_IN_USE:
+            self._asked.add(key_hash)
         known = self._known.get(key_hash)
         if known is not None and known[1] > now:
             return self._unended(key_hash, known[0])
@@ -158,16 +166,40 @@ class KeyRing:
             for question in self._questions:
                 question.cancel()
 
-    async def _read(self, batch: Mapping[bytes, str]) -> None:
-        reading = asyncio.ensure_future(self._table.find(list(batch)))
+    async def keep_fresh(self) -> None:
+        """Until cancelled. A key that nobody reads ahead costs its next caller a wait for the table."""
+        loop = asyncio.get_running_loop()
+        turned = loop.time()
+        while True:
+            await asyncio.sleep(self._fresh_s / 2)  # a period, not a wait for something
+            in_use = [each for each in self._asked | self._asked_before if each in self._known]
+            for start in range(0, len(in_use), REREAD):
+                chunk = in_use[start : start + REREAD]
+                found = await self._look(chunk)
+                if found is None:
+                    break
+                for key_hash in chunk:
+                    if key_hash in found:
+                        _remember(self._known, key_hash, found[key_hash], self._until())
+            if loop.time() - turned > IN_USE_S / 2:
+                self._asked_before, self._asked, turned = self._asked, set(), loop.time()
+
+    async def _look(self, hashes: Sequence[bytes]) -> Mapping[bytes, KeyOwner] | None:
+        """Those that the table has. None: it does not answer."""
+        reading = asyncio.ensure_future(self._table.find(hashes))
         # Not a timeout around it: giving the connection back may take as long as the database does.
         await asyncio.wait({reading}, timeout=READ_S)
         try:
-            found = reading.result()
+            return reading.result()
         except Exception as error:  # InvalidStateError: it has not answered
-            log.warning("keys.unread", keys=len(batch), error=type(error).__name__)
+            log.warning("keys.unread", keys=len(hashes), error=type(error).__name__)
             reading.cancel()
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return None
+
+    async def _read(self, batch: Mapping[bytes, str]) -> None:
+        found = await self._look(list(batch))
+        if found is None:
             for key_hash in batch:
                 self._fail(key_hash, StoreUnavailable())
             return

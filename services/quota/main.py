@@ -113,6 +113,7 @@ def main() -> None:
             tasks.start(lane.run(), "lane")
             tasks.start(directory.run(), "directory")
             tasks.start(ring.run(), "keys")
+            tasks.start(ring.keep_fresh(), "keys in use")
             tasks.start(relay.run(), "outbox relay")
             tasks.start(consumer.build(stream, new_uow).run(), "consumer")
             tasks.start(consumer.overhear(stream, ring), "revoked keys")

@@ -167,7 +167,11 @@ def seconds(delay: timedelta) -> str:
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """Without the characters that a field cannot hold: a limit's name is the catalog's free text."""
-    return {name: "".join(c for c in value if c.isprintable()) for name, value in headers.items()}
+    return {name: value if value.isprintable() else _printable(value) for name, value in headers.items()}
+
+
+def _printable(value: str) -> str:
+    return "".join(c for c in value if c.isprintable())
 
 
 def _members(type_uri: str, title: str, status: int, detail: str, code: str) -> dict[str, Any]:

@@ -53,11 +53,16 @@ class RateLimitService(rls_pb2_grpc.RateLimitServiceServicer):
             raise InvalidArgument(f"A request holds 1 to {MOST_REQUESTS} descriptors.", field="descriptors")
         default = request.hits_addend or 1
         try:
-            uses = await asyncio.gather(*(self._use(each, default) for each in request.descriptors))
+            uses = await self._uses(request.descriptors, default)
             decisions = await self._consume(uses, context.time_remaining())
         except (ApiKeyRefused, NotFound) as error:
             return self._over([pb.RateLimitResponse.OVER_LIMIT] * count, of_error(error, self._public_url))
         return self._respond(uses, decisions)
+
+    async def _uses(self, descriptors: Sequence[pb.RateLimitDescriptor], default: int) -> Sequence[Use]:
+        if len(descriptors) == 1:  # Envoy's usual request: without a task for it
+            return [await self._use(descriptors[0], default)]
+        return await asyncio.gather(*(self._use(each, default) for each in descriptors))
 
     async def _use(self, descriptor: pb.RateLimitDescriptor, default: int) -> Use:
         entries = {entry.key: entry.value for entry in descriptor.entries}

@@ -93,6 +93,24 @@ async def test_a_key_in_the_table_needs_neither_billing_nor_a_second_read() -> N
     assert (table.reads, billing.asked) == ([1], [])
 
 
+async def test_a_key_in_use_is_read_ahead_so_that_nobody_waits_for_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "IN_USE_S", 1.0)
+    table = Table({hash_of(a_key("a")): ADA})
+    async with ring_of(table, Billing(), fresh_s=0.4) as ring:
+        await ring.owner(a_key("a"))
+    # From here on nobody serves those who would have to wait.
+    ahead = asyncio.create_task(ring.keep_fresh())
+    table.rows[hash_of(a_key("a"))] = BOB
+    async with asyncio.timeout(20):
+        while await ring.owner(a_key("a")) != BOB or len(table.reads) < 5:  # noqa: ASYNC110 - asks again and again
+            await asyncio.sleep(0.01)
+        reads = 0
+        while reads != len(table.reads):
+            reads = len(table.reads)
+            await asyncio.sleep(1.0)  # as long as keys are in use
+    ahead.cancel()
+
+
 async def test_many_who_wait_share_one_read_and_one_question() -> None:
     table, billing = Table({hash_of(a_key("a")): ADA}), Billing({a_key("b"): BOB})
     async with ring_of(table, billing) as ring:
