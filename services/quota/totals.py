@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import orjson
 import structlog
@@ -49,16 +48,22 @@ _ANNOUNCED = text("""
 SELECT account_id, meter, period_start, used FROM usage_announced
 WHERE account_id = ANY (CAST(:ids AS text[])) AND NOT final
 """)
-_NOTE = text("""
+_NOTED = """
+FROM unnest(CAST(:account_id AS text[]), CAST(:meter AS text[]), CAST(:period_start AS timestamptz[]),
+            CAST(:period_end AS timestamptz[]), CAST(:used AS bigint[]))
+     AS n (account_id, meter, period_start, period_end, used)
+"""
+_NOTE = text(f"""
 INSERT INTO usage_announced (account_id, meter, period_start, period_end, used, final)
-VALUES (:account_id, :meter, :period_start, :period_end, :used, false)
+SELECT n.account_id, n.meter, n.period_start, n.period_end, n.used, false {_NOTED}
 ON CONFLICT (account_id, meter, period_start) DO UPDATE SET used = excluded.used
 """)
 # Nothing of it was announced while it ran; its end shall be.
-_NOTE_END = text("""
+_NOTE_END = text(f"""
 INSERT INTO usage_announced (account_id, meter, period_start, period_end, used, final)
-VALUES (:account_id, :meter, :period_start, :period_end, 0, false) ON CONFLICT DO NOTHING
+SELECT n.account_id, n.meter, n.period_start, n.period_end, 0, false {_NOTED} ON CONFLICT DO NOTHING
 """)
+_NOTES = ("account_id", "meter", "period_start", "period_end", "used")
 _ENDED = text("""
 SELECT account_id, meter, period_start, period_end FROM usage_announced
 WHERE NOT final AND period_end <= :at ORDER BY account_id, meter, period_start LIMIT :most FOR UPDATE SKIP LOCKED
@@ -107,7 +112,7 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
                     ends.append(ended)
             for note, noted in ((_NOTE, totals), (_NOTE_END, ends)):
                 if noted:
-                    await connection.execute(note, [_row(each) for each in noted])
+                    await connection.execute(note, {name: [getattr(e, name) for e in noted] for name in _NOTES})
             await uow.outbox.flush()
             told += len(totals)
         await connection.execute(_LEAVE, {"name": PLACE, "token": at.isoformat()})
@@ -155,10 +160,6 @@ def _sold(accounts: Iterable[Account]) -> Iterable[tuple[Account, str]]:
             rules = account.plan.rules.get(meter)
             if rules is not None and rules.sold:
                 yield account, meter
-
-
-def _row(total: UsageRecorded) -> dict[str, Any]:
-    return {name: value for name, value in vars(total).items() if name not in ("record_time", "final")}
 
 
 async def _now(uow: QuotaUnitOfWork, clock: BusinessClock) -> datetime:
