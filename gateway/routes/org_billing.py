@@ -20,22 +20,26 @@ OrgViewer = Annotated[Caller, Depends(in_org(auth_pb2.ROLE_MEMBER, scope="status
 
 
 class OrgBilling(skytale.Status):
-    grace_end: str | None = Field(
-        description="Until when service is granted although a payment failed. null: none is owed.",
-        examples=["2026-04-08T00:00:00Z"],
+    grace_end: str = Field(
+        "", description="While a failed payment is owed: until when the plan stays.", examples=["2026-04-08T00:00:00Z"]
     )
 
 
 _PROBLEMS = ("account_not_found", "session_required", "insufficient_role")
 
 
-@router.get("/billing", summary="Read an account's billing status", **operation(*_PROBLEMS, credentials=SESSION))
+@router.get(
+    "/billing",
+    summary="Read an account's billing status",
+    response_model_exclude_unset=True,
+    **operation(*_PROBLEMS, credentials=SESSION),
+)
 async def read_org_billing(caller: OrgViewer, backend: Services, response: Response) -> OrgBilling:
     """As GET /v1/billing, for one of the accounts that a person has a part in, with the end of a grace period."""
     billing = await skytale.billing_of(caller, backend)
     response.headers["Cache-Control"] = "no-store"
-    grace_end = rfc3339(billing.grace_end_time) if billing.HasField("grace_end_time") else None
-    return OrgBilling(**skytale.status_of(billing).model_dump(), grace_end=grace_end)
+    owed = {"grace_end": rfc3339(billing.grace_end_time)} if billing.HasField("grace_end_time") else {}
+    return OrgBilling(**skytale.status_of(billing).model_dump(), **owed)
 
 
 @router.get(

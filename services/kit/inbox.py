@@ -125,6 +125,7 @@ class Consumer:
         self._faults: dict[tuple[int, datetime], int] = {}
         self._lost = False
         self._stopping = False
+        self._held: list[Msg] = []  # what was being handled when the consumer was stopped
 
     def subjects(self) -> list[str]:
         return [
@@ -144,6 +145,15 @@ class Consumer:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            await self._hand_back()
+
+    async def _hand_back(self) -> None:
+        """So that it need not wait for ack_wait. To be called when no worker asks for events any more: else the stream
+        would hand it to one that leaves.
+        """
+        while self._held:
+            with contextlib.suppress(Exception):
+                await self._held.pop().nak()
 
     async def _work(self) -> None:
         while not self._stopping:
@@ -196,9 +206,7 @@ class Consumer:
             failpoint(f"inbox.{self._durable}.handled")
             await message.ack()
         except asyncio.CancelledError:
-            # The process is stopping. Handed back, the event need not wait for ack_wait.
-            with contextlib.suppress(Exception):
-                await message.nak()
+            self._held.append(message)
             raise
         except Exception as error:
             try:

@@ -351,7 +351,7 @@ async def test_while_past_due_keys_work_and_new_ones_are_402_until_the_invoice_i
     owed = next(invoice for invoice in await org.customer.invoices() if invoice["status"] == "open")
     assert (await org.customer.pay(owed["hosted_invoice_url"])).status_code == 303
     await org.becomes("paid")
-    assert (await org.call("GET", f"/v1/orgs/{org.slug}/billing")).json()["grace_end"] is None
+    assert "grace_end" not in (await org.call("GET", f"/v1/orgs/{org.slug}/billing")).json()
     answer = await org.call("POST", f"/v1/orgs/{org.slug}/keys", {"kind": "live", "name": "another"})
     assert answer.status_code == 201
 

@@ -38,7 +38,7 @@ class Gateway:
     plan: str = "free"
     canceling: bool = False
     status: str = "active"
-    grace_end: str | None = None
+    grace_end: str = ""
     signed_up: int = 0
     made: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[str, str, Any, str]] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Gateway:
                     "status": self.status,
                     "current_period_end": None if self.plan == "free" else "2026-04-01T00:00:00Z",
                     "cancel_at_period_end": self.canceling,
-                    "grace_end": self.grace_end,
+                    **({"grace_end": self.grace_end} if self.grace_end else {}),
                 }
             case "POST /v1/orgs/adas-relay/billing/checkout":
                 return 200, {"url": "https://checkout.example/c/pay/cs_test_1", "sessionId": "cs_test_1"}

@@ -120,7 +120,7 @@ def test_the_browser_opens_the_page_unless_told_not_to(logged_in: Cli, tmp_path:
 @pytest.mark.parametrize(
     ("command", "keys"),
     [
-        (["billing"], {"plan", "status", "current_period_end", "cancel_at_period_end", "grace_end"}),
+        (["billing"], {"plan", "status", "current_period_end", "cancel_at_period_end"}),
         (["billing", "portal"], {"portal_url"}),
         (["billing", "upgrade", "pro", "--no-wait"], {"checkout_url"}),
         (["usage"], {"tier", "meters"}),

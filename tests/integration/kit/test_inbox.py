@@ -238,8 +238,14 @@ async def test_a_consumer_that_is_stopped_hands_back_what_it_holds(stream: Strea
         again.set()
 
     await publish(stream, "acct_1")
-    first = asyncio.create_task(consumer(stream, hang).run())
+    # Many with nothing to do: what is handed back must not go to one of them, who leaves too.
+    first = asyncio.create_task(consumer(stream, hang, workers=100).run())
     await reached.wait()
+
+    async def all_ask() -> bool:
+        return ((await (await stream.jetstream()).consumer_info(NAME, "test")).num_waiting or 0) >= 99
+
+    await eventually(all_ask)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     stopped = time.monotonic()
