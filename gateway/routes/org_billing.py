@@ -21,7 +21,10 @@ OrgViewer = Annotated[Caller, Depends(in_org(auth_pb2.ROLE_MEMBER, scope="status
 
 class OrgBilling(skytale.Status):
     grace_end: str = Field(
-        "", description="While a failed payment is owed: until when the plan stays.", examples=["2026-04-08T00:00:00Z"]
+        "",
+        description="Only while a failed payment is owed: until when the plan stays.",
+        examples=["2026-04-08T00:00:00Z"],
+        json_schema_extra=lambda schema: schema.pop("default", None),  # it is left out then, never empty
     )
 
 
