@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
+from pydantic.config import JsonDict
 
 from gateway.auth import Caller, in_org
 from gateway.backend import Services
@@ -19,12 +20,16 @@ router = APIRouter(prefix="/v1/orgs/{slug}", tags=["orgs"])
 OrgViewer = Annotated[Caller, Depends(in_org(auth_pb2.ROLE_MEMBER, scope="status", others=("billing", "usage")))]
 
 
+def _without_default(schema: JsonDict) -> None:
+    del schema["default"]
+
+
 class OrgBilling(skytale.Status):
     grace_end: str = Field(
         "",
         description="Only while a failed payment is owed: until when the plan stays.",
         examples=["2026-04-08T00:00:00Z"],
-        json_schema_extra=lambda schema: schema.pop("default", None),  # it is left out then, never empty
+        json_schema_extra=_without_default,  # it is left out, never empty
     )
 
 
