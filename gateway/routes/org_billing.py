@@ -18,6 +18,7 @@ from tollway.billing.v1 import auth_pb2
 
 router = APIRouter(prefix="/v1/orgs/{slug}", tags=["orgs"])
 OrgViewer = Annotated[Caller, Depends(in_org(auth_pb2.ROLE_MEMBER, scope="status", others=("billing", "usage")))]
+_PROBLEMS = ("account_not_found", "session_required", "insufficient_role")
 
 
 def _without_default(schema: JsonDict) -> None:
@@ -31,9 +32,6 @@ class OrgBilling(skytale.Status):
         examples=["2026-04-08T00:00:00Z"],
         json_schema_extra=_without_default,  # it is left out, never empty
     )
-
-
-_PROBLEMS = ("account_not_found", "session_required", "insufficient_role")
 
 
 @router.get(
