@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -55,6 +56,11 @@ def to_adjusted(adjusted: Adjusted) -> guardrail_pb2.AdjustAllowanceResponse:
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:
     return None if moment is None else Timestamp(seconds=int(moment.timestamp()))
+
+
+@lru_cache(maxsize=1024)  # the ends of periods are asked for with every answer
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
 
 
 def from_ledger(answer: bytes) -> Decision:
@@ -137,7 +143,7 @@ def _fill_limit(message: quota_pb2.LimitState, state: LimitState) -> None:
         message.limit = state.limit
         message.remaining = state.limit - state.used if state.limit > state.used else 0
     if state.reset is not None:
-        message.reset_time.seconds = int(state.reset.timestamp())
+        message.reset_time.seconds = _seconds(state.reset)
     if (window := state.window) is not None:
         # FromTimedelta is Python, and costs twice as much.
         message.window.seconds = window.days * 86_400 + window.seconds

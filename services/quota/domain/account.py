@@ -11,7 +11,7 @@ from typing import Any
 from services.quota.domain.lease import Lease
 from services.quota.domain.period import LIFETIME, Period, Span, billing_span, month_span
 from services.quota.domain.plan import Limit, Plan
-from services.quota.domain.rate import EMPTY, Log
+from services.quota.domain.rate import EMPTY, Log, instant
 
 # meter → period → [start of the span in seconds since 1970, units used in it]
 Counters = dict[str, dict[str, list[int]]]
@@ -40,10 +40,12 @@ class Account:
     rates: Rates = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     terms: Terms = field(default_factory=dict)
+    now: int = field(init=False)  # `at` as rates have it, in microseconds since 1970
     spans: Mapping[str, Span] = field(init=False)  # by period; plain strings, as counters have them
     _held: dict[str, list[int]] | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.now = instant(self.at)
         if self.anchor is None or not self.interval:
             self.spans = _spans_without_subscription(self.at)
         else:

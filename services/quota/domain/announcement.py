@@ -114,20 +114,27 @@ def passed(account: Account, rules: Rules, amount: int) -> list[Announcement]:
         if not limit.warn_percent and own is None:
             continue
         after = counted_units(account, limit)
-        most = in_force(account, limit)[0] if own is not None else limit.limit
-        for percent in limit.warn_percent if most is not None else ():
-            assert most is not None  # noqa: S101 - the line above says so
-            if after - amount < -(-most * percent // 100) <= after and _mark(account, limit, percent):
-                told.append(_threshold(account, limit, percent, after, most))
-        if own is not None and (reached := reached_cap(account, limit, own)) is not None:
+        if limit.warn_percent:
+            most = in_force(account, limit)[0] if own is not None else limit.limit
+            told += [
+                _threshold(account, limit, percent, after, most)
+                for percent in limit.warn_percent
+                if most is not None
+                and after - amount < -(-most * percent // 100) <= after
+                and _mark(account, limit, percent)
+            ]
+        if own is not None and (reached := reached_cap(account, limit, own, after)) is not None:
             told.append(reached)
     return told
 
 
-def reached_cap(account: Account, limit: Limit, own: dict[str, Any]) -> CapReached | None:
-    """When use has come to the account's own cap and that was not said in this period. Notes it as said."""
-    span, units, used = account.spans[limit.period], own_units(account, own), counted_units(account, limit)
-    if units is None or used < units or own.get("reached", -1) >= span.start:
+def reached_cap(account: Account, limit: Limit, own: dict[str, Any], used: int) -> CapReached | None:
+    """When `used` units have come to the account's own cap and that was not said in this period. Notes it as said."""
+    units = own_units(account, own)
+    if units is None or used < units:
+        return None
+    span = account.spans[limit.period]
+    if own.get("reached", -1) >= span.start:
         return None
     own["reached"] = span.start
     start, end = _bounds(span)

@@ -6,7 +6,7 @@ consumed nothing of another.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +22,8 @@ from services.quota.errors import CounterFull, UnknownMeter
 
 # What a counter can hold: the contract's int64.
 COUNTER_MAX = 2**63 - 1
+_RATE, _CONCURRENCY = Kind.RATE, Kind.CONCURRENCY
+_Measured = tuple[Limit, rate.Log, int]  # a rate, what was granted under it, and the units of that in its window now
 
 
 @dataclass
@@ -99,8 +101,9 @@ def decide(
     if rules is None:
         raise UnknownMeter(meter_name)
     refused = _closed(account, rules.meter, switches) if switches or rules.meter.gate else None
-    if rules.rates and refused is None and amount:
-        refused = _too_fast(account, rules.rates, amount, key_id)
+    rates = _rates(account, rules.rates, key_id) if rules.rates else []
+    if rates and refused is None and amount:
+        refused = _too_fast(account, rates, amount)
     wanted, leases, terms = amount + reserve, account.leases, account.terms
     states = []
     for limit in rules.counted:
@@ -115,7 +118,7 @@ def decide(
         live = account.slots(limit.meters) if leases else 0
         if refused is None and slot and limit.limit is not None and live >= limit.limit:
             refused = _refusal(account, limit, _slot_after(account, limit, limit.limit))
-        states.append(LimitState(limit.name, live, limit.limit, None, None, Kind.CONCURRENCY))
+        states.append(LimitState(limit.name, live, limit.limit, None, None, _CONCURRENCY))
     counted = overage = 0
     if refused is None:
         counted = amount
@@ -123,15 +126,15 @@ def decide(
         if account.used(meter_name, Period.LIFETIME) > COUNTER_MAX - wanted - held:
             raise CounterFull(meter_name)
         for state in states:
-            if state.kind is not Kind.CONCURRENCY:
+            if state.kind is not _CONCURRENCY:
                 state.used = min(COUNTER_MAX, state.used + wanted)
             elif slot:
                 state.used += 1
         if rules.sold:
             before = account.used(meter_name, Period.BILLING)
             overage = max(0, before + amount - max(before, rules.meter.included_units))
-    if rules.rates:
-        states[:0] = [_rate_state(account, each, counted, key_id) for each in rules.rates]
+    if rates:
+        states[:0] = [_rate_state(account, *each, counted) for each in rates]
     return Decision(plan.tier, account.version, states, refused, False, overage)
 
 
@@ -148,7 +151,7 @@ def charge(account: Account, meter_name: str, amount: int, key_id: str = "") -> 
         log = account.rates.get(name)
         if log is None:
             log = account.rates[name] = rate.new()
-        rate.add(log, each.limit or 0, each.window_us, rate.instant(account.at), amount)
+        rate.add(log, each.limit or 0, each.window_us, account.now, amount)
 
 
 def count(account: Account, meter_name: str, amount: int) -> None:
@@ -202,21 +205,27 @@ def _closed(account: Account, meter: Meter, switches: Collection[str]) -> Refuse
     return None
 
 
-def _too_fast(account: Account, rates: tuple[Limit, ...], amount: int, key_id: str) -> Refused | None:
-    """The first rate that has no room. It is worth trying again once all of them have."""
-    now = rate.instant(account.at)
-    waits = [rate.free_in(account.log(each, key_id), each.limit or 0, each.window_us, now, amount) for each in rates]
-    late = next((each for each, wait in zip(rates, waits, strict=True) if wait is None or wait), None)
-    if late is None:
-        return None
-    return _refusal(account, late, None if None in waits else max(filter(None, waits)))
+def _rates(account: Account, rates: Iterable[Limit], key_id: str) -> list[_Measured]:
+    measured = []
+    for each in rates:
+        log = account.log(each, key_id)
+        measured.append((each, log, rate.used(log, each.window_us, account.now)))
+    return measured
 
 
-def _rate_state(account: Account, each: Limit, counted: int, key_id: str) -> LimitState:
-    now, log = rate.instant(account.at), account.log(each, key_id)
-    used = rate.used(log, each.window_us, now) + counted
-    reset = rate.reset(log, each.limit or 0, each.window_us, now, counted)
-    return LimitState(each.name, used, each.limit, reset, each.window, Kind.RATE)
+def _too_fast(account: Account, rates: list[_Measured], amount: int) -> Refused | None:
+    """By the first rate that has no room. It is worth trying again once all of them have."""
+    for late, _, used in rates:
+        if used + amount > (late.limit or 0):
+            waits = [rate.free_in(log, each.limit or 0, each.window_us, account.now, amount) for each, log, _ in rates]
+            return _refusal(account, late, None if None in waits else max(filter(None, waits)))
+    return None
+
+
+def _rate_state(account: Account, each: Limit, log: rate.Log, used: int, counted: int) -> LimitState:
+    reset = rate.reset(log, each.limit or 0, each.window_us, account.now, counted)
+    end = None if reset is None else moment(reset)
+    return LimitState(each.name, used + counted, each.limit, end, each.window, _RATE)
 
 
 def _used(account: Account, limit: Limit) -> int:

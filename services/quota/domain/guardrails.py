@@ -17,7 +17,7 @@ from services.quota.domain.allowance import (
 from services.quota.domain.announcement import reached_cap
 from services.quota.domain.cap import own_cap
 from services.quota.domain.command import AdjustAllowance, SetCap
-from services.quota.domain.decision import Decision, LimitState, cap_state
+from services.quota.domain.decision import Decision, LimitState, cap_state, counted_units
 from services.quota.domain.work import Grant, Work, replay
 from services.quota.errors import CapNotOffered, KeyReused, NotSoldByUnit, UnknownMeter
 
@@ -40,7 +40,7 @@ def set_cap(command: SetCap, account: Account, work: Work) -> LimitState:
         del caps[limit.name]
     else:
         caps[limit.name] = wanted
-        if (reached := reached_cap(account, limit, wanted)) is not None:
+        if (reached := reached_cap(account, limit, wanted, counted_units(account, limit))) is not None:
             work.announcements.append(reached)
     work.changed[account.id] = account
     return cap_state(account, limit)

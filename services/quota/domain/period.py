@@ -24,6 +24,7 @@ class Span:
 
 
 LIFETIME = Span(0, None)
+_MONTHS = {"month": 1, "year": 12}  # by interval
 
 
 @lru_cache(maxsize=1024)  # few spans run at once
@@ -49,7 +50,7 @@ def billing_span(anchor: datetime, interval: str, at: datetime) -> Span:
     On the anchor's day and time, or the month's last day where it is shorter; counted from the anchor each time, so a
     31st comes back after a 28th (Stripe, billing cycle anchor). `interval` is `month` or `year`.
     """
-    months = {"month": 1, "year": 12}[interval]
+    months = _MONTHS[interval]
     n = ((at.year - anchor.year) * 12 + at.month - anchor.month) // months
     span = _nth(anchor, months, n)
     return span if span.start <= at.timestamp() else _nth(anchor, months, n - 1)

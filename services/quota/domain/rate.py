@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TypeAlias
 
 MOST = 600
@@ -25,6 +26,7 @@ Log: TypeAlias = "array[int]"
 EMPTY: Log = array("q", (0,))
 
 
+@lru_cache(maxsize=16)  # a batch has one instant
 def instant(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
@@ -38,7 +40,8 @@ def add(log: Log, limit: int, window: int, now: int, amount: int) -> None:
     """Notes a grant, and forgets what no window from now on can hold."""
     at = _noted(log, limit, window, now)
     index, units = _expired(log, now - window)
-    del log[1:index]
+    if index > 1:
+        del log[1:index]
     log[0] += amount - units
     if len(log) > 1 and log[-2] == at:
         log[-1] += amount
@@ -60,15 +63,15 @@ def free_in(log: Log, limit: int, window: int, now: int, amount: int) -> timedel
     return timedelta(microseconds=wait)
 
 
-def reset(log: Log, limit: int, window: int, now: int, granted: int) -> datetime | None:
+def reset(log: Log, limit: int, window: int, now: int, granted: int) -> int | None:
     """When nothing is used any more, if nothing else is granted after `granted` units now.
 
-    In whole seconds, never too early. None: nothing is used.
+    In whole seconds since 1970, never too early. None: nothing is used.
     """
     if not granted and (len(log) == 1 or log[-2] <= now - window):
         return None
     last = _noted(log, limit, window, now) if granted else log[-2]
-    return datetime.fromtimestamp(-(-(last + window) // 1_000_000), UTC)
+    return -(-(last + window) // 1_000_000)
 
 
 def _expired(log: Log, begun: int) -> tuple[int, int]:
