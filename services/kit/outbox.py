@@ -26,9 +26,9 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    insert,
     literal_column,
     select,
+    text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -72,6 +72,13 @@ def outbox_table(metadata: MetaData) -> Table:
 
 
 _table = outbox_table(MetaData())
+_COLUMNS = ("id", "type", "subject", "account_id", "data", "create_time")
+# One statement, however many they are.
+_INSERT = text("""
+INSERT INTO outbox (id, type, subject, account_id, data, create_time)
+SELECT * FROM unnest(CAST(:id AS text[]), CAST(:type AS text[]), CAST(:subject AS text[]),
+                     CAST(:account_id AS text[]), CAST(:data AS bytea[]), CAST(:create_time AS timestamptz[]))
+""")
 # For what a crash may take back: a claim that is lost is free sooner, a mark that is lost publishes again and the
 # stream or the inbox drops that. Waiting for the disk would only make every event later.
 _UNHURRIED = func.set_config("synchronous_commit", "off", True)
@@ -139,9 +146,9 @@ class Outbox:
 
     async def flush(self) -> None:
         if self._pending:
-            rows = [vars(envelope) for envelope in self._pending]
-            await self._connection.execute(insert(_table), rows)
-            self.announced += len(rows)
+            columns = {name: [getattr(each, name) for each in self._pending] for name in _COLUMNS}
+            await self._connection.execute(_INSERT, columns)
+            self.announced += len(self._pending)
             self._pending.clear()
 
     async def republish(self, since: datetime | None, after: str = "") -> Republished:
@@ -255,7 +262,7 @@ class Relay:
             .with_for_update(skip_locked=True)
             .cte("free")
         )
-        columns = [_table.c[name] for name in ("id", "type", "subject", "account_id", "data", "create_time")]
+        columns = [_table.c[name] for name in _COLUMNS]
         statement = (
             update(_table)
             .where(_table.c.id == free.c.id)

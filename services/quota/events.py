@@ -6,9 +6,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.quota.domain import (
     Announcement,
@@ -144,17 +146,23 @@ def to_event(announcement: Announcement) -> Message:
         return _fill_limit_event(threshold, announcement)
     if isinstance(announcement, CapReached):
         return _fill_limit_event(events_pb2.CapReached(auto_stop=announcement.auto_stop), announcement)
-    recorded = events_pb2.UsageRecorded(
+    return events_pb2.UsageRecorded(
         account_id=announcement.account_id,
         meter=announcement.meter,
         used=announcement.used,
         final=announcement.final,
+        period_start=_timestamp(announcement.period_start),
+        period_end=None if announcement.period_end is None else _timestamp(announcement.period_end),
+        record_time=_timestamp(announcement.record_time),
     )
-    recorded.period_start.FromDatetime(announcement.period_start)
-    if announcement.period_end is not None:
-        recorded.period_end.FromDatetime(announcement.period_end)
-    recorded.record_time.FromDatetime(announcement.record_time)
-    return recorded
+
+
+@lru_cache(maxsize=1024)  # totals of thousands of accounts have few times among them
+def _timestamp(moment: datetime) -> Timestamp:
+    """To be copied, not changed."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
 
 
 def _fill_limit_event(message: LimitEvent, announcement: UsageThresholdReached | CapReached) -> LimitEvent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from local import ports
 from services.kit.clock import BusinessClock
 from services.quota import totals
-from services.quota.domain import Reversal, Reverse, Use
+from services.quota.domain import Reversal, Reverse, UsageRecorded, Use
 from services.quota.lane import Lane
 from services.quota.storage import Plans, QuotaUnitOfWork
 from tests.integration.quota import lanes, world
@@ -242,22 +243,75 @@ async def test_between_two_announcements_lies_the_time_they_are_given(tmp_path: 
         assert 2 <= len(await kept.told()) <= (time.monotonic() - began) / every_s + 1
 
 
-@pytest.mark.parametrize("place", ["uow.flushed", "uow.committed"])
+# It commits three times: that it looks, its only page, and how far it came.
+@pytest.mark.parametrize(
+    ("place", "passes", "told"),
+    [
+        ("uow.committed", 0, []),
+        ("uow.flushed", 1, []),
+        ("uow.committed", 1, [(3, False)]),
+        ("uow.flushed", 2, [(3, False)]),
+        ("uow.committed", 2, [(3, False)]),
+    ],
+)
 async def test_an_announcer_that_is_killed_half_way_loses_nothing_and_repeats_nothing(
-    tmp_path: Path, database: str, place: str
+    tmp_path: Path, database: str, place: str, passes: int, told: list[tuple[int, bool]]
 ) -> None:
     async with books(tmp_path, database) as kept:
         await kept.use(3)
         port = ports.reserve()
         (tmp_path / f"failpoints-{port}").mkdir()
-        (tmp_path / f"failpoints-{port}" / place).write_text("0")
+        (tmp_path / f"failpoints-{port}" / place).write_text(str(passes))
         # It announces as soon as it has started.
         with world.process(tmp_path, database, port=port) as killed:
             assert await asyncio.to_thread(killed.child.wait, 30) == -signal.SIGKILL
-        assert await kept.told() == ([] if place == "uow.flushed" else [(3, False)])
+        assert await kept.told() == told
         with world.process(tmp_path, database, port=port) as quota:
             async with world.client(quota.address), asyncio.timeout(20):
                 while not await kept.told():  # noqa: ASYNC110 - a question to another process
                     await asyncio.sleep(0.02)
         await kept.announce()
         assert await kept.told() == [(3, False)]
+
+
+async def test_the_more_totals_there_were_the_longer_until_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+
+    async def announced(*_: object) -> int:
+        begun.append(time.monotonic())
+        return 200
+
+    monkeypatch.setattr(totals, "announce", announced)
+    clock = BusinessClock(tmp_path / "clock")
+    running = asyncio.create_task(totals.keep_announcing(lambda: None, clock, every_s=0.01))  # type: ignore[arg-type,return-value]
+    async with asyncio.timeout(20):
+        while len(begun) < 3:  # noqa: ASYNC110 - time is what is awaited
+            await asyncio.sleep(0.02)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert all(later - earlier >= 200 * totals.EACH_S for earlier, later in itertools.pairwise(begun))
+
+
+async def test_a_page_that_fails_keeps_none_of_those_before_it_back(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with books(tmp_path, database) as kept:
+        for account_id in ("acct_a", "acct_b"):
+            await kept.use(2, account_id=account_id)
+        monkeypatch.setattr(totals, "PAGE", 1)
+        to_event = totals.to_event
+
+        def refuses(total: UsageRecorded) -> object:
+            if total.account_id == "acct_b":
+                raise ValueError("of this account nothing can be told")
+            return to_event(total)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(totals, "to_event", refuses)
+            with pytest.raises(ValueError, match="nothing can be told"):
+                await kept.announce()
+        assert (await kept.told(), await kept.told("acct_b")) == ([(2, False)], [])
+        assert [await kept.announce() for _ in range(2)] == [1, 0]
+        assert (await kept.told(), await kept.told("acct_b")) == ([(2, False)], [(2, False)])
