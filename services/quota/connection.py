@@ -7,6 +7,7 @@ through a pooler in transaction mode.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
@@ -40,7 +41,7 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-_READ = "SELECT * FROM quota_read($1, $2, $3, $4)"
+_READ = "SELECT * FROM quota_read($1, $2, $3, $4, $5, $6, $7)"
 _SAVE = "SELECT * FROM quota_save({})"
 FEW, ALL_OF_THEM = 20, 40  # arguments of quota_save: without and with what few batches have
 _RATES = """
@@ -94,14 +95,23 @@ class LaneConnection:
     def is_open(self) -> bool:
         return self._connection is not None
 
-    async def read(self, ids: list[str], owners: list[str], keys: list[str], *, locking: bool) -> list[Any]:
-        """Rows of `quota_read`. Counts as a statement; so do the others."""
+    async def read(
+        self,
+        ids: Collection[str],
+        keys: Collection[tuple[str, str]],
+        rates: Collection[tuple[str, str, str]],
+        *,
+        locking: bool,
+    ) -> list[Any]:
+        """Rows of `quota_read`: accounts, keys by account, and rates by account, name and API key. Counts as a
+        statement; so do the others.
+        """
         if locking:
             await self._begin()
-        return await self._fetch(self._read, ids, owners, keys, locking)
+        return await self._fetch(self._read, ids, *_columns(keys, 2), locking, *_columns(rates, 3))
 
-    async def rates(self, accounts: list[str], names: list[str], keys: list[str]) -> list[Any]:
-        return await self._fetch(self._rates, accounts, names, keys)
+    async def rates(self, rates: Collection[tuple[str, str, str]]) -> list[Any]:
+        return await self._fetch(self._rates, *_columns(rates, 3))
 
     async def plans(self, ids: list[int]) -> list[Any]:
         return await self._fetch(self._plans, ids)
@@ -212,6 +222,10 @@ class LaneConnection:
             await connection.close(timeout=CONNECT_S)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
             connection.terminate()
+
+
+def _columns(rows: Collection[tuple[str, ...]], count: int) -> list[list[str]]:
+    return [[row[index] for row in rows] for index in range(count)]
 
 
 def _places(count: int) -> str:

@@ -81,9 +81,14 @@ class Plans:
     def __init__(self) -> None:
         self._compiled: dict[int, Plan] = {}
         self._passing: dict[str, int] = {}  # meter → id of the newest plan that has it; below 0: it does not pass
+        self._rates: dict[str, set[tuple[str, bool]]] = {}
 
     def passes_when_down(self, meter: str) -> bool:
         return self._passing.get(meter, 0) > 0
+
+    def rates_of(self, meter: str) -> Iterable[tuple[str, bool]]:
+        """The rates that some plan has for the meter: by name, and whether they are counted for each API key."""
+        return self._rates.get(meter, ())
 
     def get(self, plan_id: int) -> Plan | None:
         return self._compiled.get(plan_id)
@@ -91,10 +96,13 @@ class Plans:
     def add(self, plan_id: int, data: bytes) -> Plan:
         if len(self._compiled) >= self.MOST:
             self._compiled.clear()
+            self._rates.clear()
         plan = self._compiled[plan_id] = to_plan(data)
         for meter in plan.meters.values():
             if abs(self._passing.get(meter.name, 0)) < plan_id:
                 self._passing[meter.name] = plan_id if meter.on_store_down_allow else -plan_id
+        for name, rates in plan.rates_of.items():
+            self._rates.setdefault(name, set()).update((each.name, each.per_key) for each in rates)
         return plan
 
 

@@ -103,11 +103,16 @@ class Store:
         batch = Batch(_UNREAD, {}, {}, locked=locking, known=found)
         batch.keys = {(use.account_id, use.key) for use in uses if use.key and not use.dry_run}
         if len(found) < len(ids) or not self._wall.is_fresh:
-            keys = list(batch.keys) if locking else []
-            found_now = await connection.read(
-                list(ids - found.keys()), [owner for owner, _ in keys], [key for _, key in keys], locking=locking
-            )
-            await self._take_in(found_now, batch)
+            unknown = ids - found.keys()
+            # Whatever plan it is that an account has; this process has seen most of them.
+            rates = {
+                (use.account_id, name, use.key_id if per_key else "")
+                for use in uses
+                if use.account_id in unknown
+                for name, per_key in self._plans.rates_of(use.meter)
+            }
+            read = await connection.read(unknown, batch.keys if locking else (), rates, locking=locking)
+            await self._take_in(read, rates, batch)
         failpoint("quota.lane.opened")
         batch.wall = self._wall.now()
         batch.at = batch.wall + self._clock.offset()
@@ -117,7 +122,11 @@ class Store:
         batch.accounts = {entry.id: rows.to_account(entry, batch.at) for entry in found.values()}
         return batch
 
-    async def _take_in(self, read: Iterable[Any], batch: Batch) -> None:
+    async def _take_in(self, read: Iterable[Any], rates: Iterable[tuple[str, str, str]], batch: Batch) -> None:
+        """`rates` are those that were asked for; an account without a log of one was granted nothing under it."""
+        logs: dict[str, dict[tuple[str, str], bytes]] = {}
+        for owner, name, key_id in rates:
+            logs.setdefault(owner, {})[name, key_id] = b""
         accounts: list[Any] = []
         leases: dict[str, list[Lease]] = {}
         switches: list[str] = []
@@ -131,6 +140,8 @@ class Store:
             elif kind == b"l":
                 lease = Lease(row[9], owner, row[10], row[11], row[12], row[13], row[14])
                 leases.setdefault(owner, []).append(lease)
+            elif kind == b"b":
+                logs[owner][row[9], row[14]] = row[15]
             elif kind == b"s":
                 switches.append(row[10])
             else:
@@ -142,9 +153,8 @@ class Store:
         for row in accounts:
             plan = self._plans.get(row[4])
             assert plan is not None  # noqa: S101 - a foreign key holds it, and it was read above
-            batch.known[row[1]] = Known(
-                row[1], row[2], row[3], plan, row[5], row[6], row[7], row[8], tuple(leases.get(row[1], ())), {}
-            )
+            held, rates_of = tuple(leases.get(row[1], ())), logs.get(row[1], {})
+            batch.known[row[1]] = Known(row[1], row[2], row[3], plan, row[5], row[6], row[7], row[8], held, rates_of)
 
     async def _read_rates(self, uses: Iterable[Command], found: dict[str, Known]) -> None:
         asked = {
@@ -157,7 +167,7 @@ class Store:
         if not asked:
             return
         logs = dict.fromkeys(asked, b"")
-        for account_id, name, key_id, log in await self.connection.rates(*map(list, zip(*asked, strict=True))):
+        for account_id, name, key_id, log in await self.connection.rates(asked):
             logs[account_id, name, key_id] = log
         for (account_id, name, key_id), log in logs.items():
             entry = found[account_id]

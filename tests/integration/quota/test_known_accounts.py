@@ -341,3 +341,29 @@ async def test_an_account_that_is_contended_no_more_is_known_again(database: str
             costs = [await alone(one_lane) for _ in range(80)]
             assert costs[-1] == 1
             assert costs[0] > 1
+
+
+async def test_an_account_that_is_not_known_comes_with_its_rates_in_one_trip(database: str) -> None:
+    names = ("acct_a", "acct_b", "acct_c")
+
+    def use(name: str, key: str = "", key_id: str = "key_1") -> Use:
+        return Use(name, "messages", 1, key, key_id=key_id)
+
+    def rates(decision: Decision) -> dict[str, int]:
+        return {each.name: each.used for each in decision.limits if each.kind is Kind.RATE}
+
+    async with world.tables(database) as engine:
+        await world.put(engine, *(world.entitlements(name, limit=None, burst=5, per_key=3) for name in names))
+        async with serving(engine, database) as before:
+            for name in names:
+                assert allowed(await before.decide([use(name, "k0"), use(name, "k1")], 10)) == 2
+        async with serving(engine, database) as lane:
+            await decided(lane, use("acct_a"))  # from here on it has seen the plan
+            sent = statements()
+            assert rates(await decided(lane, use("acct_b"))) == {"burst": 3, "per_key": 3}
+            assert statements() - sent == 2  # what reads and what saves
+            assert not (await decided(lane, use("acct_b"))).allowed
+            assert rates(await decided(lane, use("acct_b", key_id="key_2"))) == {"burst": 4, "per_key": 1}
+            # A key that comes back: read under locks, which then show the rates too.
+            assert (await decided(lane, use("acct_c", "k0"))).replayed
+            assert rates(await decided(lane, use("acct_c"))) == {"burst": 3, "per_key": 3}
