@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import date, timedelta
 
@@ -17,7 +18,7 @@ from services.kit.clock import BusinessClock
 from services.kit.errors import TollwayError
 from services.quota.domain import Decision, Outcome, Use
 from services.quota.errors import Expired, QueueFull, StoreUnavailable
-from services.quota.lane import Lane
+from services.quota.lane import GAP_S, Lane
 from services.quota.maintenance import make_days
 from services.quota.storage import Plans
 from services.quota.store import Store
@@ -117,6 +118,33 @@ async def test_a_decision_is_one_statement_and_a_first_one_reads_before(database
                 told.append(statements() - before)
         # New: the account, its plan, its rates and the decision. Known: the decision, rates or not.
         assert told == [3, 1, 4, 1]
+
+
+async def test_a_busy_event_loop_is_not_taken_for_one_with_nobody_on_the_way(database: str) -> None:
+    use, batches = Use("acct_a", "messages", 1), []
+    async with world.tables(database) as engine:
+        await world.put(engine, world.entitlements("acct_a", limit=None))
+        async with serving(engine, database, linger_s=0.5) as lane:
+            loop = asyncio.get_running_loop()
+            for _ in range(4):  # so that it has seen how many ask
+                await asyncio.gather(*(one(lane, use) for _ in range(32)))
+            for _ in range(6):
+                others: list[asyncio.Future[list[Outcome]]] = []
+
+                def arrive(rounds: int, others: list[asyncio.Future[list[Outcome]]] = others) -> None:
+                    if rounds == 0:
+                        others.extend(lane.decide([use], 20) for _ in range(31))
+                        return
+                    time.sleep(1.1 * GAP_S)  # reading what callers sent, say: timers that fall due come late
+                    loop.call_soon(arrive, rounds - 1)
+
+                before = statements()
+                first = lane.decide([use], 20)
+                loop.call_soon(arrive, 3)
+                await first
+                await asyncio.gather(*others)
+                batches.append(statements() - before)
+    assert batches == [1] * 6
 
 
 async def test_what_others_change_is_seen_by_the_very_next_decision(database: str) -> None:
