@@ -35,7 +35,7 @@ async def _measure(seconds: float, rounds: int, only: str) -> dict[str, Any]:
         named = by_name(scenarios)
         for number in range(rounds):
             for place, scenario in enumerate(scenarios):
-                done = await scenario.measure(seconds, named.get(scenario.null))
+                done = await scenario.measure(seconds, named.get(scenario.null), named.get(scenario.few))
                 rate = done.result.rate * scenario.items
                 where = f"round {number + 1}/{rounds}, {place + 1}/{len(scenarios)}"
                 _say(f"{where}: {scenario.name} {rate:,.0f}/s, {done.result.failures} failed")
@@ -65,8 +65,8 @@ def _rss_mb(world: World, name: str) -> float:
 
 
 def summary(scenarios: list[Scenario]) -> dict[str, Any]:
-    """Medians of the rounds. A ratio is taken round by round, that to the empty RPC with one measured just before: both
-    of its sides saw the same machine.
+    """Medians of the rounds. A ratio is taken round by round, those to the empty RPC and to few accounts with one
+    measured just before: both sides saw the same machine.
     """
     named = by_name(scenarios)
     shown = {}
@@ -78,7 +78,7 @@ def summary(scenarios: list[Scenario]) -> dict[str, Any]:
             "per_second": round(statistics.median(each.rates())),
             "p50_ms": round(statistics.median(result.percentile_ms(50) for result in results), 2),
             "p99_ms": round(statistics.median(result.percentile_ms(99) for result in results), 2),
-            "of_null": _median([mine / null for mine, null in each.beside()]),
+            "of_null": _median(each.of_null()),
             "of_naive": ratio(each, named.get(each.naive)),
             # Processor time is what is left to compare when others use the machine too.
             "server_cpu_us": round(sum(one.cpu_s for one in each.rounds) / max(1, decisions) * 1e6, 1),
@@ -86,10 +86,8 @@ def summary(scenarios: list[Scenario]) -> dict[str, Any]:
             "commits_per_decision": round(sum(one.commits for one in each.rounds) / max(1, decisions), 4),
             "failures": sum(result.failures for result in results),
         }
-    for caller in ("aio", "light"):
-        million, few = f"{caller}.full_spread_million", f"{caller}.full_spread"
-        if million in named and few in named:
-            shown[million]["of_few_accounts"] = ratio(named[million], named[few])
+        if each.few:
+            shown[each.name]["of_few_accounts"] = _median(each.of_few())
     return shown
 
 

@@ -16,7 +16,7 @@ from benchmarks.quota import envoy
 from benchmarks.quota.callers import WARM_S, Caller, Load
 from benchmarks.quota.payloads import ACCOUNTS, Payloads
 from benchmarks.quota.servers import UPDATE
-from benchmarks.quota.world import Target, World
+from benchmarks.quota.world import Database, Target, World
 
 IN_FLIGHT = 64
 BATCHES_IN_FLIGHT = 16
@@ -69,6 +69,7 @@ class Round:
     statements: float
     commits: int
     null: float = 0.0  # empty calls a second just before
+    few: float = 0.0  # decisions a second on few accounts just before
 
 
 @dataclass
@@ -79,39 +80,58 @@ class Scenario:
     target: Target | None = None
     null: str = ""  # that of empty calls, which it is compared with
     naive: str = ""
+    few: str = ""  # that of few accounts, where many are compared with them
     items: int = 1  # decisions per call
     granted: int = 0  # units per call that was answered well
     prepare: Callable[[], Any] | None = None  # an awaitable; not measured
     rounds: list[Round] = field(default_factory=list)
 
-    async def measure(self, seconds: float, null: Scenario | None = None) -> Round:
-        """`null` is measured for half as long just before: the machine's speed varies within a round."""
+    async def measure(self, seconds: float, null: Scenario | None = None, few: Scenario | None = None) -> Round:
+        """`null` and `few` are measured for half as long just before: the machine's speed varies within a round."""
         empty = (await null.run(seconds / 2)).rate if null is not None and null is not self else 0.0
-        target = self.target
-        database = target.database if target is not None else None
+        of_few = (await few.load(seconds / 2)).rate * few.items if few is not None else 0.0
         if self.prepare is not None:
             await self.prepare()
+        target, database = self.target, self.database
         cpu_s = target.cpu_s() if target is not None else 0.0
         statements = target.statements() if target is not None else 0.0
         commits = await database.commits() if database is not None else 0
-        result = await self.run(seconds)
-        done = Round(result, 0.0, 0.0, 0, empty)
+        done = Round(await self._count(seconds), 0.0, 0.0, 0, empty, of_few)
         if target is not None:
             done.cpu_s, done.statements = target.cpu_s() - cpu_s, target.statements() - statements
         if database is not None:
             done.commits = await database.commits() - commits
-            database.told += self.granted * (result.answered - result.failures)
-            database.unsure += self.granted * result.failures
         self.rounds.append(done)
         return done
+
+    @property
+    def database(self) -> Database | None:
+        return self.target.database if self.target is not None else None
+
+    async def load(self, seconds: float) -> common.Result:
+        """For what it is compared with: counted in no round of its own."""
+        if self.prepare is not None:
+            await self.prepare()
+        return await self._count(seconds)
+
+    async def _count(self, seconds: float) -> common.Result:
+        result = await self.run(seconds)
+        if self.database is not None:
+            self.database.told += self.granted * (result.answered - result.failures)
+            self.database.unsure += self.granted * result.failures
+        return result
 
     def rates(self) -> list[float]:
         """Decisions per second, round by round."""
         return [each.result.rate * self.items for each in self.rounds]
 
-    def beside(self) -> list[tuple[float, float]]:
-        """Decisions and empty calls per second, round by round."""
-        return [(rate, each.null) for rate, each in zip(self.rates(), self.rounds, strict=True) if each.null]
+    def of_null(self) -> list[float]:
+        """Decisions for each empty call just before, round by round."""
+        return [rate / each.null for rate, each in zip(self.rates(), self.rounds, strict=True) if each.null]
+
+    def of_few(self) -> list[float]:
+        """Decisions for each on few accounts just before, round by round."""
+        return [rate / each.few for rate, each in zip(self.rates(), self.rounds, strict=True) if each.few]
 
 
 def build(world: World, callers: list[Caller]) -> list[Scenario]:
@@ -133,6 +153,7 @@ def build(world: World, callers: list[Caller]) -> list[Scenario]:
                         world.targets[target],
                         f"{caller.name}.null{suffix}",
                         f"{caller.name}.naive",
+                        f"{caller.name}.full_spread" if what == "full_spread_million" else "",
                         kinds[kind].items,
                         kinds[kind].granted,
                         _knowing(world.targets[target], KNOWN.get(kind)),
@@ -152,7 +173,7 @@ def build(world: World, callers: list[Caller]) -> list[Scenario]:
 def chosen(scenarios: list[Scenario], only: str) -> list[Scenario]:
     """Those whose name has `only` in it, or matches it as a pattern, with what they are compared with."""
     wanted = [each for each in scenarios if only in each.name or fnmatch.fnmatch(each.name, only)]
-    names = {name for each in wanted for name in (each.name, each.null, each.naive)}
+    names = {name for each in wanted for name in (each.name, each.null, each.naive, each.few)}
     return [each for each in scenarios if each.name in names]
 
 
