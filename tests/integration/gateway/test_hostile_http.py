@@ -66,12 +66,12 @@ async def test_two_hundred_that_trickle_are_each_cut_off_and_others_are_served_m
         served += 1
         await asyncio.sleep(0.05)
     assert served > 3
-    # A reset may overtake the answer on its way to somebody who goes on sending.
-    told = [answer for answer in await asyncio.gather(*slow) if answer]
-    assert told
-    for answer in told:
-        assert b"HTTP/1.1 408 " in answer
-        assert f'"code":"{code}_timeout"'.encode() in answer
+    # A reset may overtake the answer, or its end, on its way to somebody who goes on sending.
+    last = [answer.rpartition(b"HTTP/1.1 ")[2] for answer in await asyncio.gather(*slow)]
+    assert {answer[:4] for answer in last} <= {b"408 ", b"200 ", b""}
+    whole = [answer for answer in last if answer.startswith(b"408 ") and answer.endswith(b"}")]
+    assert whole
+    assert all(f'"code":"{code}_timeout"'.encode() in answer for answer in whole)
 
 
 async def test_a_connection_on_which_nothing_comes_is_closed(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
