@@ -55,7 +55,7 @@ def to_adjusted(adjusted: Adjusted) -> guardrail_pb2.AdjustAllowanceResponse:
 
 
 def to_timestamp(moment: datetime | None) -> Timestamp | None:
-    return None if moment is None else Timestamp(seconds=int(moment.timestamp()))
+    return None if moment is None else Timestamp(seconds=_seconds(moment))
 
 
 @lru_cache(maxsize=1024)  # the ends of periods are asked for with every answer

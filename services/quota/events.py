@@ -171,10 +171,10 @@ def _fill_limit_event(message: LimitEvent, announcement: UsageThresholdReached |
     message.meters.extend(announcement.meters)
     message.used = announcement.used
     message.limit = announcement.limit
-    message.period_start.FromDatetime(announcement.period_start)
+    message.period_start.CopyFrom(_timestamp(announcement.period_start))
     if announcement.period_end is not None:
-        message.period_end.FromDatetime(announcement.period_end)
-    message.reach_time.FromDatetime(announcement.reach_time)
+        message.period_end.CopyFrom(_timestamp(announcement.period_end))
+    message.reach_time.CopyFrom(_timestamp(announcement.reach_time))
     return message
 
 

@@ -22,7 +22,9 @@ from services.quota.events import to_event
 from services.quota.storage import QuotaUnitOfWork
 
 EVERY_S = 10.0
-EACH_S = 0.002  # for each total, some 50 µs of work: however many accounts are busy, decisions keep most of the time
+EACH_S = (
+    0.002  # rest for each total, which is some 50 µs of work: however many there are, decisions keep most of the time
+)
 LOOK_S = 0.25  # how soon a clock that was moved is noticed
 PLACE = "totals"
 OVERLAP = timedelta(seconds=15)  # longer than a decision takes from its instant to its commit
@@ -90,10 +92,10 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
     """
     async with uow:
         await uow.connection.execute(_BEGIN, {"name": PLACE})
-        place = (await uow.connection.execute(_TAKE, {"name": PLACE})).one_or_none()
+        place = await _take(uow, clock)
         if place is None:
             return 0
-        token, now = place
+        token, began = place
         since = datetime.fromisoformat(token) - OVERLAP if token else datetime.min.replace(tzinfo=UTC)
         selling = [plan_id for plan_id, plan in (await uow.plans.all()).items() if plan.sells]
         used = await uow.connection.execute(_USED, {"since": since, "plans": selling}) if selling else ()
@@ -102,15 +104,21 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
     told = 0
     for start in range(0, len(ordered), PAGE):
         async with uow:
-            page = await uow.connection.execute(_TAKE, {"name": PLACE})
-            if (place := page.one_or_none()) is None or place[0] != token:
+            place = await _take(uow, clock)
+            if place is None or place[0] != token:
                 return told
-            told += await _announce_page(uow, ordered[start : start + PAGE], place[1] + clock.offset())
+            told += await _announce_page(uow, ordered[start : start + PAGE], place[1])
             await uow.commit()
     async with uow:
-        await uow.connection.execute(_LEAVE, {"name": PLACE, "was": token, "token": (now + clock.offset()).isoformat()})
+        await uow.connection.execute(_LEAVE, {"name": PLACE, "was": token, "token": began.isoformat()})
         await uow.commit()
     return told
+
+
+async def _take(uow: QuotaUnitOfWork, clock: BusinessClock) -> tuple[str, datetime] | None:
+    """The token, and the time by the clock that dates the ledger. None: another process holds the place."""
+    place = (await uow.connection.execute(_TAKE, {"name": PLACE})).one_or_none()
+    return None if place is None else (place[0], place[1] + clock.offset())
 
 
 async def _announce_page(uow: QuotaUnitOfWork, ids: list[str], at: datetime) -> int:

@@ -68,7 +68,7 @@ async def test_two_hundred_that_trickle_are_each_cut_off_and_others_are_served_m
     assert served > 3
     # A reset may overtake the answer, or its end, on its way to somebody who goes on sending.
     last = [answer.rpartition(b"HTTP/1.1 ")[2] for answer in await asyncio.gather(*slow)]
-    assert {answer[:4] for answer in last} <= {b"408 ", b"200 ", b""}
+    assert {answer[:4] for answer in last} <= {b"408 ", b"200 " if head.count(b"GET") == 2 else b"", b""}
     whole = [answer for answer in last if answer.startswith(b"408 ") and answer.endswith(b"}")]
     assert whole
     assert all(f'"code":"{code}_timeout"'.encode() in answer for answer in whole)
