@@ -22,9 +22,8 @@ from services.quota.events import to_event
 from services.quota.storage import QuotaUnitOfWork
 
 EVERY_S = 10.0
-EACH_S = (
-    0.002  # rest for each total, which is some 50 µs of work: however many there are, decisions keep most of the time
-)
+# Rest for each total, which is some 50 µs of work: however many there are, decisions keep most of the time.
+EACH_S = 0.002
 LOOK_S = 0.25  # how soon a clock that was moved is noticed
 PLACE = "totals"
 OVERLAP = timedelta(seconds=15)  # longer than a decision takes from its instant to its commit
