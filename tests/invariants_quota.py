@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from services.quota.domain import Kind, charge
-from services.quota.domain.account import Account, Counters
+from services.quota.domain.account import Account, Counters, Terms
 from services.quota.domain.leasing import SETTLED
 from services.quota.events import to_plan, to_snapshot
 from tests.evidence import Evidence
@@ -89,6 +89,7 @@ def counters_equal_the_ledger(evidence: Evidence) -> Iterator[str]:
     """
     snapshots = announced_snapshots(evidence)
     expected: dict[str, Counters] = defaultdict(dict)
+    left: dict[str, Terms] = defaultdict(dict)
     months: Counter[tuple[str, str, datetime]] = Counter()
     for line in uses(evidence):
         account_id, at = line["account_id"], line["decide_time"]
@@ -98,7 +99,8 @@ def counters_equal_the_ledger(evidence: Evidence) -> Iterator[str]:
         for announced in snapshots.get((account_id, version), [])[:1]:
             seen = to_snapshot(announced)
             plan = to_plan(seen.plan)
-            account = Account(account_id, version, plan, seen.anchor, seen.interval, expected[account_id], at)
+            counters, terms = expected[account_id], left[account_id]
+            account = Account(account_id, version, plan, seen.anchor, seen.interval, counters, at, terms=terms)
             charge(account, line["meter"], line["amount"])
     held = {row["id"]: json.loads(row["counters"]) for row in evidence.quota["account"]}
     for account_id in held.keys() | expected.keys():

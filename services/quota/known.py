@@ -15,7 +15,8 @@ from services.quota.domain import Lease, Plan
 
 MOST_BYTES = 24 * 2**20
 _FIXED = 700  # of an entry without anything in it, with its place in the dictionary
-MOST_TURNS = 256
+TOO_OFTEN = 0.5
+REMEMBERED = 8  # batches, about
 
 
 class Known(NamedTuple):
@@ -41,17 +42,12 @@ class Known(NamedTuple):
 
 
 class KnownAccounts:
-    """Least recently used first, up to `MOST_BYTES`.
-
-    An account that another process works on too is left out for some turns, twice as many each time it was found
-    stale, and half as many each time it was not: to lock and read it at once is cheaper than to fail first.
-    """
+    """Least recently used first, up to `MOST_BYTES`."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._entries: OrderedDict[str, tuple[Known, int]] = OrderedDict()  # with their sizes
         self._most = most_bytes
         self._bytes = 0
-        self._turns: dict[str, list[int]] = {}  # account → [turns left, turns given]
 
     def get(self, account_id: str) -> Known | None:
         kept = self._entries.get(account_id)
@@ -60,15 +56,7 @@ class KnownAccounts:
         self._entries.move_to_end(account_id)
         return kept[0]
 
-    def keep(self, entry: Known, *, verified: bool = False) -> None:
-        """`verified`: it was decided on what was kept, and that was still so."""
-        if self._turns and (turns := self._turns.get(entry.id)) is not None:
-            if turns[0] > 0:
-                return
-            if verified:
-                turns[1] //= 2
-                if turns[1] <= 1:
-                    del self._turns[entry.id]
+    def keep(self, entry: Known) -> None:
         kept = self._entries.get(entry.id)
         if kept is not None and kept[0] is entry:
             return
@@ -86,22 +74,20 @@ class KnownAccounts:
 
     def clear(self) -> None:
         self._entries.clear()
-        self._turns.clear()
         self._bytes = 0
 
-    def found_stale(self, account_ids: Iterable[str]) -> None:
-        for account_id in account_ids:
-            self.forget(account_id)
-            given = min(MOST_TURNS, 2 * self._turns.get(account_id, (0, 1))[1])
-            if len(self._turns) >= MOST_BYTES // 1000:
-                self._turns.clear()
-            self._turns[account_id] = [given, given]
 
-    def is_contended(self, account_id: str) -> bool:
-        return bool(self._turns) and account_id in self._turns and self._turns[account_id][0] > 0
+class Trust:
+    """How often a batch could be decided on what is known, of late: the share of those that could not."""
 
-    def take_turn(self, account_id: str) -> None:
-        """One decision less until it is believed again that nobody else works on it."""
-        turns = self._turns.get(account_id)
-        if turns is not None and turns[0] > 0:
-            turns[0] -= 1
+    def __init__(self) -> None:
+        self._failing = 0.0
+
+    @property
+    def is_low(self) -> bool:
+        """Locking and reading at once is cheaper now than to fail first."""
+        return self._failing > TOO_OFTEN
+
+    def saw(self, *, held: bool) -> None:
+        """Under locks, too: there it shows whether what was known would have held."""
+        self._failing += ((0.0 if held else 1.0) - self._failing) / REMEMBERED

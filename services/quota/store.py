@@ -20,7 +20,7 @@ from services.quota import rows
 from services.quota.answers import from_ledger, to_message
 from services.quota.connection import LaneConnection
 from services.quota.domain import Command, Grant, Lease, Opened, Settled
-from services.quota.known import Known, KnownAccounts
+from services.quota.known import Known, KnownAccounts, Trust
 from services.quota.storage import Plans
 
 _READING_S = 10.0  # how long the database's clock is gone by from one reading
@@ -73,6 +73,7 @@ class Store:
         self._clock = clock
         self._announced = announced
         self._known = KnownAccounts()
+        self._trust = Trust()
         self._wall = _DatabaseClock()
         self._switches: list[str] = []
         self._connects = 0
@@ -89,16 +90,13 @@ class Store:
             known.clear()
             self._wall.forget()
         ids = {use.account_id for use in uses}
-        locking = locking or any(use.needs_ledger for use in uses)
-        if contended := [each for each in ids if known.is_contended(each)]:
-            locking = True
-            for account_id in contended:
-                known.take_turn(account_id)
-        found: dict[str, Known] = {}
+        believed = {each: entry for each in ids if (entry := known.get(each)) is not None}
+        must_lock = locking or any(use.needs_ledger for use in uses)
+        locking = must_lock or self._trust.is_low
+        found = {} if locking else believed
         if locking:
             self._wall.forget()  # what is read under locks is decided at the time of that reading
         else:
-            found = {each: entry for each in ids if (entry := known.get(each)) is not None}
             await connection.end()
         batch = Batch(_UNREAD, {}, {}, locked=locking, known=found)
         batch.keys = {(use.account_id, use.key) for use in uses if use.key and not use.dry_run}
@@ -112,7 +110,12 @@ class Store:
                 for name, per_key in self._plans.rates_of(use.meter)
             }
             read = await connection.read(unknown, batch.keys if locking else (), rates, locking=locking)
+            switches = self._switches
             await self._take_in(read, rates, batch)
+            if locking and not must_lock:
+                revisions = {entry.id: entry.rev for entry in found.values()}
+                same = all(revisions.get(entry.id) == entry.rev for entry in believed.values())
+                self._trust.saw(held=same and not batch.granted and switches == self._switches)
         failpoint("quota.lane.opened")
         batch.wall = self._wall.now()
         batch.at = batch.wall + self._clock.offset()
@@ -218,11 +221,13 @@ class Store:
         if batch.locked:
             failpoint("quota.lane.before_commit")
             await connection.finish()
+        else:
+            self._trust.saw(held=True)
         if new:
             failpoint("quota.lane.after_commit")
             connection.committed, connection.sent = connection.committed + 1, None
         for entry in (*seen, *new):
-            self._known.keep(entry, verified=not batch.locked)
+            self._known.keep(entry)
         if settled.announcements:
             self._announced()
         return True
@@ -230,7 +235,10 @@ class Store:
     async def _doubt(self, verdict: bytes, stale: Iterable[str]) -> None:
         """Drops what turned out to be old; the next try reads it under locks."""
         telemetry.count("tollway_quota_stale_total", kind=_KINDS[verdict])
-        self._known.found_stale(stale)
+        for account_id in stale:
+            self._known.forget(account_id)
         if verdict == b"c":
             self._wall.forget()
+        else:
+            self._trust.saw(held=False)
         await self.connection.end()

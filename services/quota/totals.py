@@ -9,7 +9,7 @@ terms, so that the decision does not repeat it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import TextClause, text
 
 from services.kit.clock import BusinessClock
-from services.quota.domain import Account, Period, UsageRecorded, ended_period, mark_ended, recorded
+from services.quota.domain import Account, UsageRecorded, ended_period, last_cell, mark_ended, recorded
 from services.quota.events import to_event
 from services.quota.storage import QuotaUnitOfWork
 
@@ -36,9 +36,17 @@ _BEGIN = text("INSERT INTO place (name, token) VALUES (:name, '') ON CONFLICT DO
 _TAKE = text("SELECT token, clock_timestamp() FROM place WHERE name = :name FOR UPDATE SKIP LOCKED")
 _LEAVE = text("UPDATE place SET token = :token WHERE name = :name AND token = :was")
 _NOW = text("SELECT clock_timestamp()")
+# Whose plan sells something, or sold it in a period that is still open.
 _USED = text("""
-SELECT DISTINCT i.account_id FROM idem i JOIN account a ON a.id = i.account_id
-WHERE i.decide_time >= :since AND a.plan_id = ANY (CAST(:plans AS bigint[]))
+SELECT a.id FROM account a
+WHERE a.id IN (SELECT i.account_id FROM idem i WHERE i.decide_time >= :since) AND (
+    a.plan_id = ANY (CAST(:plans AS bigint[]))
+    OR EXISTS (SELECT FROM usage_announced u WHERE u.account_id = a.id AND NOT u.final)
+    OR EXISTS (
+        SELECT FROM json_each(a.counters) AS m (name, cells)
+        WHERE (m.cells #>> '{billing,1}')::bigint > (m.cells #>> '{billing,2}')::bigint
+    )
+)
 """)
 _ACCOUNTS = """
 SELECT a.id, a.version, a.plan_id, a.anchor, a."interval", a.counters::text, a.terms::text
@@ -125,12 +133,12 @@ async def _announce_page(uow: QuotaUnitOfWork, ids: list[str], at: datetime) -> 
     rows = await uow.connection.execute(_ANNOUNCED, {"ids": ids})
     announced = {(account_id, meter, begun): used for account_id, meter, begun, used in rows}
     totals, ends = [], []
-    for account, meter in _sold(accounts):
+    for account, meter in ((account, meter) for account in accounts for meter in account.counters):
         total = recorded(account, meter)
-        if total.used != announced.get((account.id, meter, total.period_start), 0):
+        if total is not None and total.used != announced.get((account.id, meter, total.period_start), 0):
             totals.append(total)
             uow.outbox.add(to_event(total), account.id)
-        ended = ended_period(account, meter)
+        ended = ended_period(account, meter) if total is None else None
         if ended is not None and ended.used:
             ends.append(ended)
     for note, noted in ((_NOTE, totals), (_NOTE_END, ends)):
@@ -155,9 +163,9 @@ async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
             marked: dict[str, Account] = {}
             for account_id, meter, start, end in ends:
                 account, used = accounts.get(account_id), None
-                cell = account.counters.get(meter, {}).get(Period.BILLING) if account is not None else None
+                cell = last_cell(account, meter) if account is not None else None
                 if account is not None and cell is not None and cell[0] == int(start.timestamp()):
-                    used = cell[1]
+                    used = cell[1] - cell[2]
                     if mark_ended(account, meter):
                         total = UsageRecorded(account_id, meter, used, start, end, at, final=True)
                         uow.outbox.add(to_event(total), account_id)
@@ -171,14 +179,6 @@ async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
                 )
             await uow.commit()
     return told
-
-
-def _sold(accounts: Iterable[Account]) -> Iterable[tuple[Account, str]]:
-    for account in accounts:
-        for meter in account.counters:
-            rules = account.plan.rules.get(meter)
-            if rules is not None and rules.sold:
-                yield account, meter
 
 
 async def _now(uow: QuotaUnitOfWork, clock: BusinessClock) -> datetime:

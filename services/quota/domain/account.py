@@ -12,12 +12,13 @@ from services.quota.domain.lease import Lease
 from services.quota.domain.period import LIFETIME, Period, Span, billing_span, month_span
 from services.quota.domain.plan import Limit, Plan
 from services.quota.domain.rate import EMPTY, Log, instant
+from services.quota.domain.selling import present_cell
 
-# meter → period → [start of the span in seconds since 1970, units used in it]
+# meter → period → [start of the span in seconds since 1970, units used in it]; for the billing period see `selling`
 Counters = dict[str, dict[str, list[int]]]
 # (name of the rate, id of the API key or empty) → what was granted in the last window
 Rates = dict[tuple[str, str], Log]
-# What the account set on itself and what was noted about it, as JSON; see `cap`, `allowance`, `announcement`.
+# What the account set on itself and what was noted about it, as JSON; see `cap`, `allowance`, `announcement`, `selling`.
 Terms = dict[str, Any]
 
 _MONTH, _BILLING, _LIFETIME = Period.MONTH.value, Period.BILLING.value, Period.LIFETIME.value
@@ -57,9 +58,12 @@ class Account:
         cells = self.counters.get(meter)
         if cells is None or (cell := cells.get(period)) is None:
             return 0
-        # A span that began earlier is over. One that began later was counted under an anchor that has moved back
-        # since (a subscription ended): all of it lies in the present span too, so it still counts.
-        return cell[1] if cell[0] >= self.spans[period].start else 0
+        start = self.spans[period].start
+        if cell[0] == start:
+            return cell[1]
+        if period == _BILLING:
+            return present_cell(self, meter)[1]
+        return cell[1] if cell[0] > start else 0  # later by a clock that was set back
 
     def log(self, rate: Limit, key_id: str) -> Log:
         """What was granted under the rate. Uses without an API key share a log of their own."""

@@ -14,8 +14,9 @@ from typing import Any
 from services.quota.domain.account import Account
 from services.quota.domain.cap import in_force, own_cap, own_units
 from services.quota.domain.decision import counted_units
-from services.quota.domain.period import Period, Span, billing_span, moment, month_span
+from services.quota.domain.period import Period, Span, moment
 from services.quota.domain.plan import Limit, Rules
+from services.quota.domain.selling import is_left, is_sold, last_cell
 
 
 @dataclass
@@ -66,21 +67,18 @@ Announcement = UsageThresholdReached | CapReached | UsageRecorded
 
 
 def ended_period(account: Account, meter: str) -> UsageRecorded | None:
-    """The total of the billing period that was counted last, when it is over and nobody announced that yet. To be
-    asked before the next is begun.
+    """The total of the billing period that was counted last, when another runs now, it sold something, and nobody
+    announced its end yet. To be asked before the next is begun.
     """
-    cell = account.counters.get(meter, {}).get(Period.BILLING)
-    if cell is None or cell[0] >= account.spans[Period.BILLING].start:
+    cell = last_cell(account, meter)
+    if cell is None or not is_left(account, meter):
         return None
-    if account.terms and account.terms.get("closed", {}).get(meter) == cell[0]:
+    start, used, unsold, end = cell
+    if used == unsold and (unsold or not is_sold(account, meter)):
         return None
-    start = moment(cell[0])
-    if account.anchor is None or not account.interval:
-        span = month_span(start)
-    else:
-        span = billing_span(account.anchor, account.interval, start)
-    end = None if span.end is None else moment(span.end)
-    return UsageRecorded(account.id, meter, cell[1], start, end, account.at, final=True)
+    if account.terms and account.terms.get("closed", {}).get(meter) == start:
+        return None
+    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, final=True)
 
 
 def mark_ended(account: Account, meter: str) -> bool:
@@ -94,16 +92,19 @@ def mark_ended(account: Account, meter: str) -> bool:
 def forget_end(account: Account, meter: str) -> None:
     """To be called when the counter moves on: the mark has done its work."""
     closed = account.terms.get("closed")
-    if closed is not None and closed.get(meter, 0) < account.spans[Period.BILLING].start:
+    if closed is not None:
         closed.pop(meter, None)
         if not closed:
             del account.terms["closed"]
 
 
-def recorded(account: Account, meter: str) -> UsageRecorded:
-    """The total of the billing period that runs."""
-    start, end = _bounds(account.spans[Period.BILLING])
-    return UsageRecorded(account.id, meter, account.used(meter, Period.BILLING), start, end, account.at, final=False)
+def recorded(account: Account, meter: str) -> UsageRecorded | None:
+    """What was sold in the billing period that was counted last. None: it is over, or has not begun."""
+    span, cell = account.spans[Period.BILLING], last_cell(account, meter)
+    if cell is None or cell[0] < span.start or (span.end is not None and cell[0] >= span.end):
+        return None
+    start, used, unsold, end = cell
+    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, final=False)
 
 
 def passed(account: Account, rules: Rules, amount: int) -> list[Announcement]:

@@ -18,11 +18,13 @@ from services.quota.domain.kill_switch import ALL, KILL_SWITCH
 from services.quota.domain.lease import Lease
 from services.quota.domain.period import Period, moment
 from services.quota.domain.plan import Kind, Limit, Meter, Refusal
+from services.quota.domain.selling import is_sold, sold, turn
 from services.quota.errors import CounterFull, UnknownMeter
 
 # What a counter can hold: the contract's int64.
 COUNTER_MAX = 2**63 - 1
 _RATE, _CONCURRENCY = Kind.RATE, Kind.CONCURRENCY
+_BILLING, _PLAIN = Period.BILLING.value, (Period.MONTH.value, Period.LIFETIME.value)
 _Measured = tuple[Limit, rate.Log, int]  # a rate, what was granted under it, and the units of that in its window now
 
 
@@ -131,7 +133,7 @@ def decide(
             elif slot:
                 state.used += 1
         if rules.sold:
-            before = account.used(meter_name, Period.BILLING)
+            before = sold(account, meter_name)
             overage = max(0, before + amount - max(before, rules.meter.included_units))
     if rates:
         states[:0] = [_rate_state(account, *each, counted) for each in rates]
@@ -159,15 +161,18 @@ def count(account: Account, meter_name: str, amount: int) -> None:
     cells = account.counters.get(meter_name)
     if cells is None:
         cells = account.counters[meter_name] = {}
-    for period, span in account.spans.items():
-        cell = cells.get(period)
-        # See Account.used for which cells still count.
-        if cell is None or cell[0] < span.start:
-            cells[period] = [span.start, amount]
+    for period in _PLAIN:
+        start, cell = account.spans[period].start, cells.get(period)
+        if cell is None or cell[0] < start:
+            cells[period] = [start, amount]
         else:
-            # Of a period that has not begun, by a clock that was set back: it must not be found over when it begins.
-            begun = cell[0] if span.end is not None and cell[0] >= span.end else span.start
-            cells[period] = [begun, cell[1] + amount]
+            cell[1] += amount
+    billing = cells.get(_BILLING)
+    if billing is None or billing[0] != account.spans[_BILLING].start or len(billing) < 4:
+        billing = turn(account, meter_name)
+    billing[1] += amount
+    if not is_sold(account, meter_name):
+        billing[2] += amount
 
 
 def counted_units(account: Account, limit: Limit) -> int:

@@ -12,6 +12,7 @@ from services.quota.domain.allowance import Adjusted
 from services.quota.domain.announcement import Announcement, ended_period, forget_end, passed
 from services.quota.domain.decision import Decision, LimitState, charge, count
 from services.quota.domain.lease import Lease
+from services.quota.domain.selling import is_left, turn
 from services.quota.errors import GrantReversed, KeyReused
 
 
@@ -120,11 +121,7 @@ class Work:
     def count(self, account: Account, meter: str, amount: int, key_id: str | None) -> None:
         """Counts units and announces what they come to. `key_id` None: in no rate."""
         rules = account.plan.rules.get(meter)
-        if rules is not None and rules.sold:
-            if (ended := ended_period(account, meter)) is not None:
-                self.announcements.append(ended)
-            if account.terms:
-                forget_end(account, meter)
+        self.turn(account, meter)
         if key_id is None:
             count(account, meter, amount)
         else:
@@ -132,6 +129,14 @@ class Work:
         if rules is not None and (rules.warned or account.terms):
             self.announcements += passed(account, rules, amount)
         self.changed[account.id] = account
+
+    def turn(self, account: Account, meter: str) -> None:
+        """Announces the end of the billing period that was counted last, and counts in the one that runs."""
+        if is_left(account, meter):
+            if (ended := ended_period(account, meter)) is not None:
+                self.announcements.append(ended)
+            forget_end(account, meter)
+            turn(account, meter)
 
     def grant(self, line: Grant, *, remembers: bool) -> None:
         self.grants.append(line)

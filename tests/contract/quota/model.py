@@ -6,6 +6,7 @@ It reads plans and makes answers of the domain's classes; of the rules it shares
 from __future__ import annotations
 
 from calendar import monthrange
+from collections import defaultdict
 from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,12 @@ class ModelAccount:
     caps: dict[str, OwnCap] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     told: set[tuple[str, int, datetime]] = field(default_factory=set)
+    # Meter and start of a billing period → units used in it while the plan sold the meter, and while it did not.
+    billed: dict[tuple[str, datetime], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+
+    def sells(self, meter: str) -> bool:
+        found = self.plan.meters.get(meter)
+        return found is not None and Decimal(found.overage_unit_price or 0) > 0
 
     def by_key(self, key: str) -> Line | None:
         return next((line for line in self.lines if key and line.key == key), None)
@@ -205,6 +212,12 @@ class Model:
         replayed = line.reversed_at is not None
         if not replayed:
             line.reversed_at = at
+            start = account.span(Period.BILLING, at)[0]
+            if line.at >= start:
+                units, now = account.billed[line.meter, start], 0 if account.sells(line.meter) else 1
+                rest = line.amount - min(units[now], line.amount)
+                units[now] -= line.amount - rest
+                units[1 - now] -= rest
             account.leases.pop(line.lease_id, None)
         return Reversal(line.meter, line.amount, replayed)
 
@@ -251,8 +264,10 @@ class Model:
     def _count(self, account: ModelAccount, line: Line, at: datetime) -> None:
         """Adds the line, and says what it has come to."""
         meter = account.plan.meters.get(line.meter)
-        if line.amount and meter is not None and Decimal(meter.overage_unit_price or 0) > 0:
+        if line.amount:
             self._close_period(account, line.meter, at)
+            start = account.span(Period.BILLING, at)[0]
+            account.billed[line.meter, start][0 if account.sells(line.meter) else 1] += line.amount
         # A rate without a number keeps no log.
         line.rates = frozenset(each.name for each in _of(account.plan, line.meter, Kind.RATE) if each.limit is not None)
         account.lines.append(line)
@@ -299,11 +314,10 @@ class Model:
         if not before or before[-1].at >= account.span(Period.BILLING, at)[0]:
             return
         start, end = account.span(Period.BILLING, before[-1].at)
-        assert end is not None
         # What was taken back after the end stays in: it left only the periods that still ran.
-        used = sum(
-            line.amount for line in before if line.at >= start and (line.reversed_at is None or line.reversed_at >= end)
-        )
+        used, unsold = account.billed[meter, start]
+        if not used and (unsold or not account.sells(meter)):
+            return
         self.announced.append(UsageRecorded(account.id, meter, used, start, end, at, final=True))
 
 
@@ -363,7 +377,7 @@ def _decide(
         state.used += extra
     overage = 0
     if Decimal(meter.overage_unit_price or 0) > 0:
-        after = account.counted({meter_name}, Period.BILLING, at) + amount
+        after = account.billed[meter_name, account.span(Period.BILLING, at)[0]][0] + amount
         overage = max(0, min(amount, after - meter.included_units))
     return Decision(plan.tier, account.version, states, overage_units=overage)
 

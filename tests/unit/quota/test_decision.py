@@ -227,11 +227,14 @@ def test_units_beyond_the_included_ones_of_the_billing_period_are_told_and_a_ref
     assert decide(free, "messages", 50).overage_units == 0
 
 
-def test_a_plan_that_changes_in_mid_period_prices_what_was_used_before_as_included() -> None:
+def test_what_was_used_before_the_plan_sold_the_meter_is_not_sold_afterwards() -> None:
     state = account(plan())
     charge(state, "messages", 8)
     sold = account(plan(price="0.1", included=10), counters=state.counters)
-    assert decide(sold, "messages", 5).overage_units == 3
+    assert decide(sold, "messages", 10).overage_units == 0
+    assert decide(sold, "messages", 13).overage_units == 3
+    charge(sold, "messages", 13)
+    assert decide(sold, "messages", 1).overage_units == 1
 
 
 def test_usage_is_kept_through_a_change_of_plan_and_shown_beyond_a_lower_limit() -> None:

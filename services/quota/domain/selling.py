@@ -1,0 +1,107 @@
+"""The counter of the billing period, and how much of it is sold there.
+
+Its cell is [start of the period, units used in it, how many of those are not sold in it, end of the period]. Not sold is
+what was used while the plan did not sell the meter, and what was counted in another period before. The period follows
+the subscription, so one that was left before its end may come back: when another subscription ends, or a debt is paid.
+Until their ends the cells of those are kept in the account's terms: `{"left": {meter: [cell, …]}}`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.quota.domain.period import Period, billing_span, moment, month_span
+
+if TYPE_CHECKING:
+    from services.quota.domain.account import Account
+
+Cell = list[int]
+MOST_LEFT = 4  # cells of a meter
+_BILLING = Period.BILLING.value
+
+
+def is_sold(account: Account, meter: str) -> bool:
+    """By the plan as it is now."""
+    rules = account.plan.rules.get(meter)
+    return rules is not None and rules.sold
+
+
+def last_cell(account: Account, meter: str) -> Cell | None:
+    """Of the period that was counted last."""
+    cell = account.counters.get(meter, {}).get(_BILLING)
+    if cell is None or len(cell) == 4:
+        return cell
+    # Of a release that kept start and use alone.
+    start, used = cell
+    if account.anchor is None or not account.interval:
+        span = month_span(moment(start))
+    else:
+        span = billing_span(account.anchor, account.interval, moment(start))
+    return [start, used, 0 if is_sold(account, meter) else used, span.end or 0]
+
+
+def is_left(account: Account, meter: str) -> bool:
+    """Whether another period runs than the one that was counted last."""
+    cell, span = last_cell(account, meter), account.spans[_BILLING]
+    # One that has not begun was counted by a clock that was set back: it must not be found over when it begins.
+    return cell is not None and cell[0] != span.start and (span.end is None or cell[0] < span.end)
+
+
+def present_cell(account: Account, meter: str) -> Cell:
+    """Of the period that runs."""
+    span, cell = account.spans[_BILLING], last_cell(account, meter)
+    if cell is not None and not is_left(account, meter):
+        return cell
+    used = unsold = 0
+    for each in _left(account, meter):
+        if each[0] == span.start:
+            _, used, unsold, _ = each
+    if cell is not None and cell[0] > span.start:
+        # The anchor moved back (a subscription ended): all of it lies in the present period, too.
+        used, unsold = used + cell[1], unsold + cell[1]
+    return [span.start, used, unsold, span.end or 0]
+
+
+def sold(account: Account, meter: str) -> int:
+    """Units sold in the period that runs."""
+    _, used, unsold, _ = present_cell(account, meter)
+    return used - unsold
+
+
+def turn(account: Account, meter: str) -> Cell:
+    """Counts in the period that runs, from now on."""
+    old, new = last_cell(account, meter), present_cell(account, meter)
+    if old is not None and is_left(account, meter):
+        _leave(account, meter, old, new)
+    account.counters.setdefault(meter, {})[_BILLING] = new
+    return new
+
+
+def take_back(account: Account, meter: str, amount: int) -> None:
+    """From what the plan sells now, or else from what it does not; never below zero."""
+    cell = turn(account, meter)
+    cell[1] = max(0, cell[1] - amount)
+    cell[2] = min(cell[2], cell[1]) if is_sold(account, meter) else max(0, cell[2] - amount)
+
+
+def _leave(account: Account, meter: str, old: Cell, new: Cell) -> None:
+    start, used, unsold, end = old
+    left, again = [], 0
+    for each in _left(account, meter):
+        if each[0] != new[0]:
+            left.append(each)
+        elif each[0] > start:
+            again = min(each[1], unsold)  # the old one has those, too: it came after them
+    left.append([start, used - again, unsold - again, end])
+    now = account.at.timestamp()
+    left = [each for each in left if each[3] > now][-MOST_LEFT:]
+    others = {name: cells for name, cells in account.terms.pop("left", {}).items() if name != meter}
+    if left:
+        others[meter] = left
+    if others:
+        account.terms["left"] = others
+
+
+def _left(account: Account, meter: str) -> list[Cell]:
+    cells: list[Cell] = account.terms.get("left", {}).get(meter, []) if account.terms else []
+    return cells
