@@ -131,7 +131,7 @@ async def test_announcing_reads_a_plan_once_and_no_account_whose_plan_sells_noth
 
         def note(_: object, __: object, statement: str, ___: object, ____: object, _____: object) -> None:
             read["plans"] += "SELECT id, data FROM plan" in statement
-            read["accounts"] += "a.counters" in statement
+            read["accounts"] += "a.counters::text" in statement
 
         event.listen(kept.engine.sync_engine, "after_cursor_execute", note)
         clock, plans = BusinessClock(kept.clock_file), Plans()
@@ -140,6 +140,41 @@ async def test_announcing_reads_a_plan_once_and_no_account_whose_plan_sells_noth
         await kept.use(1)
         assert await totals.announce(QuotaUnitOfWork(kept.engine, plans, clock), clock) == 1
         assert read == {"plans": 1, "accounts": 2}
+
+
+@pytest.mark.parametrize("announced_before", [True, False])
+async def test_use_of_the_last_seconds_before_the_plan_stops_selling_is_announced(
+    tmp_path: Path, database: str, announced_before: bool
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(3)
+        if announced_before:
+            await kept.announce()
+        await kept.use(4)
+        free = world.entitlements("acct_a", limit=None)
+        free.version = 2
+        await world.put(kept.engine, free)
+        await kept.use(100)
+        assert [await kept.announce() for _ in range(2)] == [0, 0]  # the use that came after it told the end
+        before = [(3, False)] if announced_before else []
+        assert await kept.told() == [*before, (7, True)]
+        again = sold()
+        again.version = 3
+        await world.put(kept.engine, again)
+        assert await kept.announce() == 0
+        await kept.use(5)
+        assert await kept.announce() == 1
+        assert await kept.told() == [*before, (7, True), (12, False)]
+        late = sold()
+        late.version = 4
+        late.meters[0].ClearField("overage_unit_price")
+        await kept.use(1)
+        await world.put(kept.engine, late)
+        assert [await kept.announce() for _ in range(2)] == [1, 0]
+        assert (await kept.told())[-1] == (13, False)
+        kept.advance(35)
+        assert await kept.announce() == 1
+        assert (await kept.told())[-1] == (13, True)
 
 
 @pytest.mark.parametrize("announced_before", [True, False])
