@@ -7,7 +7,7 @@ consumed nothing of another.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -102,25 +102,26 @@ def decide(
     rules = plan.rules.get(meter_name)
     if rules is None:
         raise UnknownMeter(meter_name)
-    refused = _closed(account, rules.meter, switches) if switches or rules.meter.gate else None
+    refusals = _closed(account, rules.meter, switches) if switches or rules.meter.gate else []
     rates = _rates(account, rules.rates, key_id) if rules.rates else []
-    if rates and refused is None and amount:
-        refused = _too_fast(account, rates, amount)
+    if rates and amount:
+        refusals += _too_fast(account, rates, amount)
     wanted, leases, terms = amount + reserve, account.leases, account.terms
     states = []
     for limit in rules.counted:
         used = _used(account, limit)
         most, stops = in_force(account, limit) if terms and limit.is_cap else (limit.limit, True)
-        if refused is None and most is not None and used + wanted > most and wanted and stops:
-            refused = _refusal(account, limit, _retry_after(account, limit, most, used, wanted))
+        if most is not None and used + wanted > most and wanted and stops:
+            refusals.append(_refusal(account, limit, _retry_after(account, limit, most, used, wanted)))
         states.append(
             LimitState(limit.name, used, most, _reset(account, limit), None, limit.kind, limit.is_cap and stops)
         )
     for limit in rules.slots:
         live = account.slots(limit.meters) if leases else 0
-        if refused is None and slot and limit.limit is not None and live >= limit.limit:
-            refused = _refusal(account, limit, _slot_after(account, limit, limit.limit))
+        if slot and limit.limit is not None and live >= limit.limit:
+            refusals.append(_refusal(account, limit, _slot_after(account, limit, limit.limit)))
         states.append(LimitState(limit.name, live, limit.limit, None, None, _CONCURRENCY))
+    refused = _first(refusals) if refusals else None
     counted = overage = 0
     if refused is None:
         counted = amount
@@ -201,13 +202,22 @@ def _refusal(account: Account, limit: Limit, retry_after: timedelta | None) -> R
     return refusal_of(account, limit.name, limit.refusal, retry_after, pay=not limit.is_cap)
 
 
-def _closed(account: Account, meter: Meter, switches: Collection[str]) -> Refused | None:
+def _first(refusals: list[Refused]) -> Refused:
+    """It is worth trying again once none of the others refuses any more, either."""
+    if len(refusals) == 1:
+        return refusals[0]
+    waits = [each.retry_after for each in refusals if each.retry_after is not None]
+    return replace(refusals[0], retry_after=max(waits) if len(waits) == len(refusals) else None)
+
+
+def _closed(account: Account, meter: Meter, switches: Collection[str]) -> list[Refused]:
     """Refusals that no number changes: the kill switch, then the gate."""
+    closed = []
     if switches and (ALL in switches or meter.name in switches):
-        return refusal_of(account, KILL_SWITCH, meter.suspended)
+        closed.append(refusal_of(account, KILL_SWITCH, meter.suspended))
     if meter.gate and not account.plan.gates.get(meter.gate, False):
-        return refusal_of(account, meter.gate, meter.gate_refusal)
-    return None
+        closed.append(refusal_of(account, meter.gate, meter.gate_refusal))
+    return closed
 
 
 def _rates(account: Account, rates: Iterable[Limit], key_id: str) -> list[_Measured]:
@@ -218,13 +228,13 @@ def _rates(account: Account, rates: Iterable[Limit], key_id: str) -> list[_Measu
     return measured
 
 
-def _too_fast(account: Account, rates: list[_Measured], amount: int) -> Refused | None:
-    """By the first rate that has no room. It is worth trying again once all of them have."""
-    for late, _, used in rates:
-        if used + amount > (late.limit or 0):
-            waits = [rate.free_in(log, each.limit or 0, each.window_us, account.now, amount) for each, log, _ in rates]
-            return _refusal(account, late, None if None in waits else max(filter(None, waits)))
-    return None
+def _too_fast(account: Account, rates: list[_Measured], amount: int) -> list[Refused]:
+    """By the rates that have no room."""
+    return [
+        _refusal(account, each, rate.free_in(log, each.limit or 0, each.window_us, account.now, amount))
+        for each, log, used in rates
+        if used + amount > (each.limit or 0)
+    ]
 
 
 def _rate_state(account: Account, each: Limit, log: rate.Log, used: int, counted: int) -> LimitState:

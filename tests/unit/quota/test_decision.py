@@ -35,6 +35,8 @@ from services.quota.domain.plan import SUSPENDED
 from services.quota.errors import CounterFull, KeyReused, UnknownMeter
 from tests.unit.quota.plans import CLOSED, NOW, account, limit, plan
 
+DAY = timedelta(days=1)
+
 limits = st.builds(
     limit,
     name=st.sampled_from(["a", "b", "c"]),
@@ -320,6 +322,46 @@ def test_time_heals_only_what_would_fit_afterwards() -> None:
     lifetime = decide(account(plan(limit(most=0, period=Period.LIFETIME))), "messages", 1).refused
     assert lifetime is not None
     assert lifetime.retry_after is None
+
+
+MINUTE = timedelta(seconds=60)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.timedeltas(timedelta(0), MINUTE)), max_size=8),
+    st.integers(1, 6),
+    *[st.none() | st.integers(0, 12) for _ in range(4)],
+)
+def test_after_the_time_that_a_refusal_names_it_is_allowed_and_not_before(
+    story: list[tuple[int, timedelta]],
+    amount: int,
+    burst: int | None,
+    month: int | None,
+    billing: int | None,
+    ever: int | None,
+) -> None:
+    of = plan(
+        limit("burst", burst, kind=Kind.RATE, window=MINUTE),
+        limit("month", month),
+        limit("billing", billing, period=Period.BILLING),
+        limit("ever", ever, period=Period.LIFETIME),
+    )
+    state = account(of, anchor=datetime(2026, 11, 10, tzinfo=UTC), interval="month")
+
+    def then(later: datetime) -> Account:
+        return replace(state, at=later)
+
+    for units, passed in story:
+        state = then(state.at + passed)
+        charge(state, "messages", units)
+    refused = decide(state, "messages", amount).refused
+    if refused is None:
+        return
+    if (wait := refused.retry_after) is None:
+        assert not any(decide(then(state.at + days), "messages", amount).allowed for days in (MINUTE, 400 * DAY))
+    else:
+        assert decide(then(state.at + wait), "messages", amount).allowed
+        assert not decide(then(state.at + wait - timedelta(microseconds=1)), "messages", amount).allowed
 
 
 @given(st.lists(st.integers(1, 2**62), max_size=6))
