@@ -235,5 +235,6 @@ def _places(count: int) -> str:
 def _breaks(error: Exception, state: str) -> bool:
     """True when the connection cannot be used on: its state is not known, or the server is ending it."""
     if isinstance(error, asyncpg.PostgresError):
-        return state != "57014" and (state[:2] in {"08", "57"} or state == "25P03")
+        # 0A000, 42883: a migration has changed what our statements were prepared for.
+        return state != "57014" and (state[:2] in {"08", "57"} or state in {"25P03", "0A000", "42883"})
     return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError))

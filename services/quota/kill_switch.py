@@ -30,7 +30,8 @@ async def set_kill_switch(meter: str, enabled: bool, reason: str, uow: QuotaUnit
         switch = KillSwitch(meter, enabled, reason, clock.now())
         changed = await uow.switches.put(switch)
         if not changed:
-            return next(each for each in await uow.switches.list() if each.meter == meter)
+            found = {each.meter: each for each in await uow.switches.list()}
+            return found.get(meter) or KillSwitch(meter, enabled=False, reason="", change_time=None)
         uow.outbox.add(to_kill_switch_changed(switch), EVERYBODY)
         await uow.commit()
     # For whoever asks later who was refused and why: a line of the log outlives the switch.

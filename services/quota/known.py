@@ -7,7 +7,7 @@ saved, by the account's revision; so a stale account costs a second try and neve
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 

@@ -241,8 +241,10 @@ class Lane:
         return still
 
     def _may_pass(self, command: Command) -> bool:
-        """Whether the catalog lets it pass uncounted while the store is away."""
-        return isinstance(command, Use) and self._passes(command.meter)
+        """Whether the catalog lets it pass uncounted while the store is away, and no kill switch that was thrown
+        before refuses it.
+        """
+        return isinstance(command, Use) and self._passes(command.meter) and not self._store.is_suspended(command.meter)
 
     async def _sweep(self) -> None:
         """While a batch is stuck, those behind it hear in time that it is."""
@@ -261,10 +263,17 @@ class Lane:
 
 
 def _unverified(command: Command) -> Decision:
-    """What passes blind is logged, so that it can be counted by hand."""
-    telemetry.count("tollway_quota_unverified_total")
-    amount = command.amount if isinstance(command, Use) else 0
-    log.warning("lane.unverified", account_id=command.account_id, meter=command.meter, amount=amount)
+    """What passes blind is logged, so that it can be counted by hand: once for each key."""
+    if isinstance(command, Use) and command.amount and not command.dry_run:
+        telemetry.count("tollway_quota_unverified_total")
+        log.warning(
+            "lane.unverified",
+            account_id=command.account_id,
+            meter=command.meter,
+            amount=command.amount,
+            request_id=command.key,
+            key_id=command.key_id,
+        )
     return Decision("", 0, [], unverified=True)
 
 

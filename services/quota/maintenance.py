@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.clock import Clock
@@ -21,6 +21,7 @@ from services.quota.storage import QuotaUnitOfWork
 AHEAD = 7  # days; the lane makes a missing day itself, but waits for it
 KEEP = 2  # whole days before today: a key of this moment is found for 48 hours at least
 EVERY_S = 3600.0
+TIDY = 5_000  # rows in one transaction
 HEAL_EVERY_S = 60.0
 
 _LOCK = 0x71756F74  # "quot": replicas take turns
@@ -33,13 +34,13 @@ _TIDY = text("DELETE FROM lane WHERE use_time < now() - interval '35 days'")
 _TIDY_RATES = text("""
 DELETE FROM bucket WHERE (account_id, name, key_id) IN (
     SELECT account_id, name, key_id FROM bucket WHERE use_time < now() - interval '2 days'
-    LIMIT 100000 FOR UPDATE SKIP LOCKED
+    LIMIT :most FOR UPDATE SKIP LOCKED
 )
 """)
 # Expired ones hold nothing; nobody needs their rows.
 _TIDY_LEASES = text("""
 DELETE FROM lease WHERE (account_id, id) IN (
-    SELECT account_id, id FROM lease WHERE expire_time < :before LIMIT 100000 FOR UPDATE SKIP LOCKED
+    SELECT account_id, id FROM lease WHERE expire_time < :before LIMIT :most FOR UPDATE SKIP LOCKED
 )
 """)
 _TIDY_TOTALS = text(
@@ -80,17 +81,23 @@ def _name(day: date) -> str:
     return f"idem_{day:%Y%m%d}"
 
 
+async def _tidy(engine: AsyncEngine, statement: TextClause, before: datetime) -> None:
+    """In short transactions: a decision that writes one of these rows waits for it."""
+    asked = {"before": before, "most": TIDY}
+    parameters = {name: asked[name] for name in statement.compile().params}
+    deleted = TIDY
+    while deleted == TIDY:
+        async with engine.begin() as connection:
+            deleted = (await connection.execute(statement, parameters)).rowcount
+
+
 async def keep_days(engine: AsyncEngine, clock: Clock) -> None:
     """Until cancelled: the ledger's days, and what else grows old."""
     while True:
         try:
             await make_days(engine)
-            async with engine.begin() as connection:
-                await connection.execute(_TIDY)
-                await connection.execute(_TIDY_RATES)
-                before = clock.now() - timedelta(hours=1)
-                await connection.execute(_TIDY_LEASES, {"before": before})
-                await connection.execute(_TIDY_TOTALS, {"before": before})
+            for statement in (_TIDY, _TIDY_RATES, _TIDY_LEASES, _TIDY_TOTALS):
+                await _tidy(engine, statement, clock.now() - timedelta(hours=1))
         except Exception as error:
             log.warning("maintenance.delayed", error=repr(error))
             await asyncio.sleep(5)  # pause between attempts: there is nothing to await

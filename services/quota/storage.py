@@ -41,16 +41,22 @@ SELECT a.version, a.plan_id, a.anchor, a."interval", a.counters::text, a.terms::
 FROM account a WHERE a.id = :id
 """)
 _RATES = text("SELECT name, key_id, log FROM bucket WHERE account_id = :id AND key_id IN ('', :key_id)")
-# Those that live at :at, by the time they were acquired and their id.
+# Those that live, by the time they were acquired and their id. :at NULL: by the clock that decisions go by, in which
+# :offset is what local mode adds.
 _LEASES = text("""
 SELECT id, account_id, meter, reserved, acquire_time, expire_time, key_id FROM lease
-WHERE account_id = :id AND expire_time > :at AND (:meter = '' OR meter = :meter)
+WHERE account_id = :id
+  AND expire_time > coalesce(CAST(:at AS timestamptz), clock_timestamp() + CAST(:offset AS interval))
+  AND (:meter = '' OR meter = :meter)
   AND (CAST(:after_time AS timestamptz) IS NULL OR (acquire_time, id) > (:after_time, :after_id))
 ORDER BY acquire_time, id LIMIT :limit
 """)
 _PUT_SWITCH = text("""
 INSERT INTO kill_switch AS k (meter, enabled, reason, change_time)
-VALUES (:meter, :enabled, :reason, :change_time)
+SELECT s.meter, s.enabled, s.reason, s.change_time
+FROM (VALUES (:meter, CAST(:enabled AS boolean), :reason, CAST(:change_time AS timestamptz)))
+     AS s (meter, enabled, reason, change_time)
+WHERE s.enabled OR EXISTS (SELECT FROM kill_switch t WHERE t.meter = s.meter)
 ON CONFLICT (meter) DO UPDATE SET
     enabled = excluded.enabled, reason = excluded.reason, change_time = excluded.change_time
 WHERE (k.enabled, k.reason) IS DISTINCT FROM (excluded.enabled, excluded.reason)
@@ -142,7 +148,7 @@ class PostgresAccounts:
         if plan.rates_of:
             kept = await self._connection.execute(_RATES, {"id": account_id, "key_id": key_id})
             rates = {(name, owner): rate.unpack(log) for name, owner, log in kept}
-        leases = await LiveLeases(self._connection, at).list(account_id)
+        leases = await LiveLeases(self._connection, self._offset).list(account_id, at=at)
         return StoredAccount(
             version,
             plan,
@@ -179,11 +185,11 @@ class PostgresAccounts:
 
 
 class LiveLeases:
-    """Leases that have not expired at `at`, business time."""
+    """Leases that have not expired."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: AsyncConnection, offset: timedelta) -> None:
         self._connection = connection
-        self._at = at
+        self._offset = offset
 
     async def list(
         self,
@@ -191,12 +197,15 @@ class LiveLeases:
         meter: str = "",
         after: tuple[datetime, str] | None = None,
         limit: int | None = None,
+        *,
+        at: datetime | None = None,
     ) -> list[Lease]:
-        """See ports.Leases. `limit` None: all of them."""
+        """See ports.Leases. `limit` None: all of them. `at`: business time, else the database's."""
         after_time, after_id = after or (None, "")
         parameters = {
             "id": account_id,
-            "at": self._at,
+            "at": at,
+            "offset": self._offset,
             "meter": meter,
             "after_time": after_time,
             "after_id": after_id,
@@ -280,6 +289,6 @@ class QuotaUnitOfWork(UnitOfWork):
         self.plans = StoredPlans(connection, self._compiled)
         self.accounts = PostgresAccounts(connection, self.plans, self._clock.offset())
         self.keys = ApiKeys(connection)
-        self.leases = LiveLeases(connection, self._clock.now())
+        self.leases = LiveLeases(connection, self._clock.offset())
         self.places = Places(connection)
         self.switches = KillSwitches(connection)

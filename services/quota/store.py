@@ -19,7 +19,7 @@ from services.kit.failpoint import failpoint
 from services.quota import rows
 from services.quota.answers import from_ledger, to_message
 from services.quota.connection import LaneConnection
-from services.quota.domain import Command, Grant, Lease, Opened, Settled
+from services.quota.domain import ALL, Command, Grant, Lease, Opened, Settled
 from services.quota.known import Known, KnownAccounts, Trust
 from services.quota.storage import Plans
 
@@ -78,6 +78,10 @@ class Store:
         self._switches: list[str] = []
         self._connects = 0
         self.connection = LaneConnection(dsn)
+
+    def is_suspended(self, meter: str) -> bool:
+        """By a kill switch, as the last batch saw them."""
+        return ALL in self._switches or meter in self._switches
 
     async def open(self, uses: Sequence[Command], *, locking: bool = False) -> Batch:
         """The accounts of the uses; with `locking` read under their locks, with the keys that came back."""

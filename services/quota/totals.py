@@ -133,7 +133,7 @@ async def _announce_page(uow: QuotaUnitOfWork, ids: list[str], at: datetime) -> 
     rows = await uow.connection.execute(_ANNOUNCED, {"ids": ids})
     announced = {(account_id, meter, begun): used for account_id, meter, begun, used in rows}
     totals, ends = [], []
-    for account, meter in ((account, meter) for account in accounts for meter in account.counters):
+    for account, meter in ((each, meter) for each in accounts for meter in each.counters):
         total = recorded(account, meter)
         if total is not None and total.used != announced.get((account.id, meter, total.period_start), 0):
             totals.append(total)

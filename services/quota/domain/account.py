@@ -18,7 +18,8 @@ from services.quota.domain.selling import present_cell
 Counters = dict[str, dict[str, list[int]]]
 # (name of the rate, id of the API key or empty) → what was granted in the last window
 Rates = dict[tuple[str, str], Log]
-# What the account set on itself and what was noted about it, as JSON; see `cap`, `allowance`, `announcement`, `selling`.
+# What the account set on itself and what was noted about it, as JSON; see `cap`, `allowance`, `announcement`,
+# `selling`.
 Terms = dict[str, Any]
 
 _MONTH, _BILLING, _LIFETIME = Period.MONTH.value, Period.BILLING.value, Period.LIFETIME.value

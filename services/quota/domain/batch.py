@@ -34,7 +34,10 @@ def use(command: Use, account: Account, work: Work) -> Decision:
         as_before = (before.meter, before.amount) == (command.meter, command.amount)
         return replay(before, same=as_before and before.answer.lease is None)
     decision = decide(account, command.meter, command.amount, switches=work.switches, key_id=command.key_id)
-    if decision.refused is None and not command.dry_run:
+    if decision.refused is not None:
+        if not command.dry_run:
+            work.refuse(account, command.meter, decision.refused.limit)
+    elif not command.dry_run:
         work.count(account, command.meter, command.amount, command.key_id)
         line = Grant(
             command.account_id,

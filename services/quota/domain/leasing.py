@@ -26,6 +26,7 @@ def acquire(command: Acquire, account: Account, work: Work) -> Decision:
         return replay(before, same=as_before and held)
     decision = decide(account, meter, amount, switches=work.switches, key_id=command.key_id, reserve=reserve, slot=True)
     if decision.refused is not None:
+        work.refuse(account, meter, decision.refused.limit)
         return decision
     lease = decision.lease = Lease(
         command.lease_id,

@@ -1,9 +1,9 @@
 """The counter of the billing period, and how much of it is sold there.
 
-Its cell is [start of the period, units used in it, how many of those are not sold in it, end of the period]. Not sold is
-what was used while the plan did not sell the meter, and what was counted in another period before. The period follows
-the subscription, so one that was left before its end may come back: when another subscription ends, or a debt is paid.
-Until their ends the cells of those are kept in the account's terms: `{"left": {meter: [cell, …]}}`.
+Its cell is [start of the period, units used in it, how many of those are not sold in it, end of the period]. Not sold
+is what was used while the plan did not sell the meter, and what was counted in another period before. The period
+follows the subscription, so one that was left before its end may come back: when another subscription ends, or a debt
+is paid. Until their ends the cells of those are kept in the account's terms: `{"left": {meter: [cell, …]}}`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from datetime import datetime
 from services.kit.errors import TollwayError
 from services.quota.domain.account import Account
 from services.quota.domain.allowance import Adjusted
-from services.quota.domain.announcement import Announcement, ended_period, forget_end, passed
-from services.quota.domain.decision import Decision, LimitState, charge, count
+from services.quota.domain.announcement import Announcement, ended_period, forget_end, passed, reached_cap
+from services.quota.domain.cap import own_cap
+from services.quota.domain.decision import Decision, LimitState, charge, count, counted_units
 from services.quota.domain.lease import Lease
 from services.quota.domain.selling import is_left, turn
 from services.quota.errors import GrantReversed, KeyReused
@@ -129,6 +130,17 @@ class Work:
         if rules is not None and (rules.warned or account.terms):
             self.announcements += passed(account, rules, amount)
         self.changed[account.id] = account
+
+    def refuse(self, account: Account, meter: str, by: str) -> None:
+        """A plan that changes may bring an account's own cap below what is used: its first refusal announces that."""
+        if not account.terms:
+            return
+        for limit in account.plan.rules[meter].counted:
+            if limit.name == by and limit.is_cap and (own := own_cap(account, limit)) is not None:
+                reached = reached_cap(account, limit, own, counted_units(account, limit))
+                if reached is not None:
+                    self.announcements.append(reached)
+                    self.changed[account.id] = account
 
     def turn(self, account: Account, meter: str) -> None:
         """Announces the end of the billing period that was counted last, and counts in the one that runs."""

@@ -170,6 +170,8 @@ class Model:
             self._count(
                 account, Line("use", at, use.key, use.meter, use.amount, use.key_id, asked, answer=decision), at
             )
+        if decision.refused is not None and not use.dry_run:
+            self._refused_by(decision.refused.limit, account, at)
         return decision
 
     def _acquire(self, ask: Acquire, account: ModelAccount, at: datetime, switches: Collection[str]) -> Decision:
@@ -184,7 +186,14 @@ class Model:
             line.lease_id = ask.lease_id
             self._count(account, line, at)
             account.leases[ask.lease_id] = decision.lease
+        else:
+            self._refused_by(decision.refused.limit, account, at)
         return decision
+
+    def _refused_by(self, name: str, account: ModelAccount, at: datetime) -> None:
+        for limit in account.plan.limits:
+            if limit.name == name:
+                self._reach_cap(account, limit, at)
 
     def _of_lease(self, command: Renew | Settle | Release, account: ModelAccount, at: datetime) -> Outcome:
         lease = account.leases.get(command.lease_id)

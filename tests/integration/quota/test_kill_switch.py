@@ -83,9 +83,10 @@ async def test_each_change_is_announced_once_and_the_same_again_is_no_change(
             ("", False, False)
         ]
         told = []
-        for enabled in (True, True, False):
+        for enabled in (False, True, True, False):
             request = kill_switch_pb2.SetKillSwitchRequest(meter="calls", enabled=enabled, reason=reason)
             told.append((await link.call(operator.SetKillSwitch, request)).kill_switch)
+        assert told.pop(0) == kill_switch_pb2.KillSwitch(meter="calls")  # it was never thrown: nothing has changed
         assert told[0] == told[1]
         seen: list[events_pb2.KillSwitchChanged] = []
         async with asyncio.timeout(20):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 from local import ports
 from services.kit.rpc import from_rpc_error
-from services.quota.domain import Acquire, Use
+from services.quota.domain import ALL, Acquire, KillSwitch, Use
 from services.quota.errors import QueueFull, StoreUnavailable
 from tests.integration.quota import lanes, world
 from tests.integration.quota import proxy as proxies
@@ -153,12 +154,14 @@ async def test_a_full_queue_answers_by_the_meters_policy(database: str) -> None:
             waiting += [lane.decide([Use("acct_a", "messages", 1)], 15.0) for _ in range(5)]
             before = unverified()
             with capture_logs() as logs:
-                blind = await decided(lane, Use("acct_a", "pings", 7))
+                blind = await decided(lane, Use("acct_a", "pings", 7, "k7"))
             assert (blind.allowed, blind.unverified) == (True, True)
             assert unverified() - before == 1
-            assert [(line["event"], line["meter"], line["amount"]) for line in logs] == [
-                ("lane.unverified", "pings", 7)
-            ]
+            logged = [(line["event"], line["meter"], line["amount"], line["request_id"]) for line in logs]
+            assert logged == [("lane.unverified", "pings", 7, "k7")]
+            with capture_logs() as logs:  # a dry run would have been counted nowhere
+                assert (await decided(lane, Use("acct_a", "pings", 7, dry_run=True))).unverified
+            assert (unverified() - before, logs) == (1, [])
             # A lease is a promise: it is never given blind. Nor is a call of which one use must be counted.
             for refused in (
                 [Acquire("acct_a", "pings", 0, 0, "lease_1")],
@@ -170,3 +173,24 @@ async def test_a_full_queue_answers_by_the_meters_policy(database: str) -> None:
             await holder.rollback()
             await asyncio.gather(*waiting)
             assert not (await decided(lane, Use("acct_a", "pings", 1))).unverified
+
+
+@pytest.mark.parametrize("meter", [ALL, "pings"])
+async def test_what_a_kill_switch_has_stopped_passes_not_even_blind(database: str, meter: str) -> None:
+    async with world.tables(database) as engine:
+        await world.put(engine, both())
+        async with serving(engine, database, queue=1) as lane, engine.connect() as holder:
+            async with world.unit_of_work(engine) as uow:
+                await uow.switches.put(KillSwitch(meter, enabled=True, reason="test", change_time=datetime.now(UTC)))
+                await uow.commit()
+            assert not (await decided(lane, Use("acct_a", "pings", 1))).allowed
+            await holder.execute(text("SELECT FROM account FOR UPDATE"))
+            waiting = lane.decide([Use("acct_a", "messages", 1)], 15.0)
+            async with asyncio.timeout(5):
+                while len(lane):  # noqa: ASYNC110 - the lane announces to nobody that it has taken a batch
+                    await asyncio.sleep(0)
+            behind = lane.decide([Use("acct_a", "messages", 1)], 15.0)
+            with pytest.raises(QueueFull):
+                lane.decide([Use("acct_a", "pings", 1)], 15.0)
+            await holder.rollback()
+            await asyncio.gather(waiting, behind)

@@ -95,6 +95,32 @@ def test_a_limit_over_two_meters_is_announced_for_their_sum() -> None:
     assert (reached.meters, reached.used, reached.period_end) == (("messages", "calls"), 10, None)
 
 
+def test_a_cap_that_a_change_of_plan_brings_below_what_is_used_is_announced_by_its_first_refusal() -> None:
+    def selling(included: int) -> World:
+        return World(plan(limit("cap", None, kind=Kind.CAP), price="1", included=included))
+
+    world = selling(100)
+    world.do(SetCap("acct_a", "messages", None, "10"))
+    assert world.batch(use(60)).announcements == []
+    world.plan = selling(0).plan
+    assert world.batch(Use("acct_a", "messages", 1, dry_run=True)).announcements == []
+    for command in (use(1), Acquire("acct_a", "messages", 1, 0, "lease_1")):
+        world.terms["caps"]["cap"].pop("reached", None)
+        settled = world.batch(command, command)
+        assert settled.announcements == [
+            CapReached("acct_a", "cap", ("messages",), 60, 10, True, NOVEMBER, DECEMBER, NOW)
+        ]
+        assert settled.grants == []
+        assert list(settled.changed) == ["acct_a"]
+
+
+def test_a_use_that_is_too_large_has_not_reached_the_cap() -> None:
+    world = World(plan(limit("cap", None, kind=Kind.CAP)))
+    world.do(SetCap("acct_a", "messages", 10))
+    settled = world.batch(use(11))
+    assert (settled.announcements, settled.changed) == ([], {})
+
+
 steps = st.lists(
     st.tuples(st.integers(1, 30), st.integers(0, 40), st.timedeltas(timedelta(0), timedelta(days=12)), st.booleans()),
     max_size=30,

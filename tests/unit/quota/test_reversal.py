@@ -100,7 +100,12 @@ def test_a_period_that_a_new_subscription_cut_short_keeps_its_total() -> None:
     world.anchor, world.interval = datetime(2026, 11, 20, tzinfo=UTC), "month"
     assert world.used(Period.BILLING) == 0
     world.do(reverse("k"))
-    assert world.counters["messages"]["billing"] == [int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()), 5, 5, int(datetime(2026, 12, 1, tzinfo=UTC).timestamp())]
+    assert world.counters["messages"]["billing"] == [
+        int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()),
+        5,
+        5,
+        int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()),
+    ]
     assert world.used() == 0
 
 
