@@ -65,14 +65,15 @@ def to_limit(state: pb.LimitState) -> Limit:
 
 
 def tightest(limits: Sequence[pb.LimitState]) -> pb.LimitState | None:
-    """The quota or cap with the least left; without a limited one, the first. Rates and slots are in `limits`."""
-    counted = [state for state in limits if _kind(state) in {"quota", "cap"}]
+    """The quota or cap with the least left; without a limited one, the first. Not one of them: a cap that only warns.
+    Rates and slots are in `limits`."""
+    counted = [state for state in limits if _kind(state) in {"quota", "cap"} and not _only_warns(state)]
     limited = [state for state in counted if state.HasField("remaining")]
     return min(limited, key=lambda state: state.remaining) if limited else next(iter(counted), None)
 
 
 def windows(limits: Sequence[pb.LimitState], clock: Clock) -> list[Window]:
-    """Every limit that has a number, for the RateLimit headers."""
+    """Every limit that has a number and refuses, for the RateLimit headers."""
     now = clock.now().timestamp()
     return [
         Window(
@@ -86,7 +87,7 @@ def windows(limits: Sequence[pb.LimitState], clock: Clock) -> list[Window]:
             concurrent=_kind(state) == "concurrency",
         )
         for state in limits
-        if state.HasField("limit")
+        if state.HasField("limit") and not _only_warns(state)
     ]
 
 
@@ -129,6 +130,10 @@ def refusal(meter: str, decision: pb.Decision, headers: dict[str, str], billing_
 def _kind(state: pb.LimitState) -> Literal["rate", "quota", "cap", "concurrency"]:
     # A quota of an older release does not tell its kind; it had rates, which have a window, and quotas.
     return _KINDS.get(state.kind) or ("rate" if state.HasField("window") else "quota")
+
+
+def _only_warns(state: pb.LimitState) -> bool:
+    return _kind(state) == "cap" and not state.auto_stop
 
 
 def _window_s(state: pb.LimitState) -> int | None:
