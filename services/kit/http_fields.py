@@ -10,6 +10,8 @@ from typing import NamedTuple
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e]+")
 _MAX_KEY = 255
+# Fifteen digits (RFC 9651, section 3.3.1): a reader drops the whole field for one more.
+_INTEGER_MAX = 999_999_999_999_999
 
 
 def idempotency_key(values: Sequence[str]) -> str | None:
@@ -39,19 +41,25 @@ class Window(NamedTuple):
 
     @property
     def policy(self) -> str:
+        quota = f"q={min(self.limit, _INTEGER_MAX)}"
         if self.concurrent:
-            return f'q={self.limit};qu="concurrent-requests"'
-        return f"q={self.limit}" if self.window_s is None else f"q={self.limit};w={self.window_s}"
+            return f'{quota};qu="concurrent-requests"'
+        return quota if self.window_s is None else f"{quota};w={self.window_s}"
+
+    @property
+    def state(self) -> str:
+        left = f"r={min(self.remaining, _INTEGER_MAX)}"
+        return left if self.resets_in_s is None else f"{left};t={self.resets_in_s}"
 
 
 def rate_limit(windows: Iterable[Window]) -> dict[str, str]:
-    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers); nothing when nothing limits."""
+    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers); nothing when nothing limits.
+
+    A number that has more digits than a field may is told as the largest that has not.
+    """
     shown = [(window, window.name.replace("\\", r"\\").replace('"', r"\"")) for window in windows]
     if not shown:
         return {}
     policies = [f'"{name}";{window.policy}' for window, name in shown]
-    states = [
-        f'"{name}";r={window.remaining}' + ("" if window.resets_in_s is None else f";t={window.resets_in_s}")
-        for window, name in shown
-    ]
+    states = [f'"{name}";{window.state}' for window, name in shown]
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}

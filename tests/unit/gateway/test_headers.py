@@ -64,6 +64,15 @@ def test_rate_limit_headers_follow_the_draft() -> None:
     assert rate_limit([]) == {}
 
 
+def test_no_number_of_a_rate_limit_header_has_more_digits_than_a_field_holds() -> None:
+    huge, most = 2**62, 999_999_999_999_999  # RFC 9651, section 3.3.1
+    headers = rate_limit([Window("burst", huge, huge, 30, 60), Window("slots", huge, most, None, concurrent=True)])
+    assert headers == {
+        "RateLimit-Policy": f'"burst";q={most};w=60, "slots";q={most};qu="concurrent-requests"',
+        "RateLimit": f'"burst";r={most};t=30, "slots";r={most}',
+    }
+
+
 @given(ADDRESSES, st.lists(ADDRESSES, max_size=3))
 def test_a_peer_that_is_no_proxy_is_the_caller_whatever_it_claims(peer: str, claimed: list[str]) -> None:
     mapped = getattr(ip_address(peer), "ipv4_mapped", None) or ip_address(peer)
