@@ -17,6 +17,10 @@ OUTSIDE_TOKEN = "identityProvider"  # noqa: S105 (the name of a security scheme)
 SESSION = (SESSION_TOKEN, OUTSIDE_TOKEN, API_KEY)  # what the routes of an account's people take
 OPERATOR = (OPERATOR_TOKEN,)
 
+# What quota answers with where it is asked, and where it decides or counts, for which there is a queue.
+QUOTA_READ = ("store_unavailable", "billing_unavailable")
+QUOTA_DECIDES = (*QUOTA_READ, "queue_full", "expired_in_queue")
+
 _BODY = ("malformed_json", "duplicate_key", "body_timeout", "body_too_large", "unsupported_media_type")
 _KEY = ("api_key_malformed", "api_key_unknown", "api_key_revoked")
 _OF_CREDENTIALS = {

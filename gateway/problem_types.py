@@ -39,6 +39,7 @@ KNOWN: dict[str, ProblemType] = {
     "idempotency_key_reused": ProblemType(
         422, "Idempotency-Key reused", "This Idempotency-Key was used with another request. Use a new one."
     ),
+    "message_too_large": ProblemType(413, "Message too large", "What was sent is larger than a service takes."),
     "aborted": ProblemType(409, "Request in progress", "The same request is under way. Try again in a moment."),
     "route_not_found": ProblemType(404, "Not found", "There is nothing here. /openapi.json lists every route."),
     "method_not_allowed": ProblemType(
@@ -162,6 +163,9 @@ KNOWN: dict[str, ProblemType] = {
     "payment_required": ProblemType(402, "Payment required", "The plan does not allow this now; see reason."),
     "cap_not_offered": ProblemType(422, "No cap here", "The plan has no cap on this meter."),
     "not_sold_by_unit": ProblemType(422, "Not sold by the unit", "The plan has no price for units of this meter."),
+    "counter_full": ProblemType(
+        409, "Counter full", "The counter ends at 2^63 - 1 and cannot take so many units more. Nothing was counted."
+    ),
     "lease_not_found": ProblemType(404, "Lease not found", "There is no such live lease."),
     "grant_not_found": ProblemType(404, "Grant not found", "Nothing was granted under this id."),
     "reversed": ProblemType(409, "Taken back", "What was granted under this id was taken back. Use a new one."),
@@ -186,8 +190,17 @@ KNOWN: dict[str, ProblemType] = {
     ),
     "unavailable": ProblemType(503, "Unavailable", "A service that this needs does not answer. Try again in a moment."),
     "store_unavailable": ProblemType(503, "Unavailable", "The database cannot be reached. Try again in a moment."),
+    "billing_unavailable": ProblemType(
+        503, "Unavailable", "What the account may use is not known yet. Nothing was counted; try again in a moment."
+    ),
+    "queue_full": ProblemType(
+        503, "Too busy", "Too many decisions are waiting. Nothing was counted; try again in a moment."
+    ),
     "stripe_unavailable": ProblemType(503, "Stripe unavailable", "Stripe did not answer; nothing was sold. Try again."),
     "not_ready": ProblemType(503, "Not ready", "A service is not ready; the member services says which."),
+    "expired_in_queue": ProblemType(
+        504, "No answer in time", "Time was over before it was this request's turn. Nothing was counted; try again."
+    ),
     "deadline_exceeded": ProblemType(
         504,
         "No answer in time",

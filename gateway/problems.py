@@ -51,6 +51,7 @@ _STATUS_OF_REASON = {
     "LIVEMODE_MISMATCH": 400,
     "EVENT_MALFORMED": 400,
     "PAYMENT_DECLINED": 402,
+    "MESSAGE_TOO_LARGE": 413,
 }
 # The gateway's own credentials were refused: its configuration is wrong, not the caller's request.
 _OURS = frozenset({"RPC_TOKEN_REQUIRED", "UNAUTHENTICATED"})

@@ -20,7 +20,7 @@ from gateway.backend import STRIPE_CALL_S, Backend, Services
 from gateway.body import Body, Text, json_body
 from gateway.headers import IdempotencyKey
 from gateway.limits import limit_of, remaining_of
-from gateway.operations import SESSION, operation
+from gateway.operations import QUOTA_READ, SESSION, operation
 from gateway.problems import Problem
 from gateway.times import rfc3339_millis
 from tollway.billing.v1 import billing_pb2, entitlement_pb2
@@ -93,7 +93,7 @@ class Portal(BaseModel):
     url: str = Field(examples=["https://billing.stripe.com/p/session/…"])
 
 
-@router.get("/status", summary="Check the entitlements", **operation(*_ORG, "store_unavailable", credentials=SESSION))
+@router.get("/status", summary="Check the entitlements", **operation(*_ORG, *QUOTA_READ, credentials=SESSION))
 async def read_status(caller: OrgReader, backend: Services, response: Response) -> Status:
     """What the organization may do now, what it has used, and how its guardrails stand."""
     account_id = caller.account_id

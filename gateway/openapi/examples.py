@@ -103,6 +103,8 @@ _FIELDS = {  # the field that a refusal of this code usually names
     "contact_sales": "tier",
     "redirect_not_allowed": "success_url",
     "unknown_meter": "meter",
+    "counter_full": "amount",
+    "reversed": "Idempotency-Key",
     "unknown_key_kind": "kind",
 }
 _MEMBERS: dict[str, dict[str, Any]] = {

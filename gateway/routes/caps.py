@@ -11,7 +11,7 @@ from gateway.auth import OrgBiller
 from gateway.backend import Services
 from gateway.body import Body, json_body
 from gateway.limits import Limit, to_limit
-from gateway.operations import SESSION, operation
+from gateway.operations import QUOTA_DECIDES, SESSION, operation
 from tollway.quota.v1 import guardrail_pb2 as pb
 
 router = APIRouter(prefix="/v1/orgs/{slug}/caps", tags=["orgs"])
@@ -42,7 +42,7 @@ class CapState(Limit):
         "invalid_argument",
         "unknown_meter",
         "cap_not_offered",
-        "store_unavailable",
+        *QUOTA_DECIDES,
         body=Cap,
         credentials=SESSION,
     ),

@@ -14,7 +14,7 @@ from gateway.backend import Backend, Services
 from gateway.body import Body, Text, json_body
 from gateway.headers import IdempotencyKey, rate_limit
 from gateway.limits import binding, refusal, windows
-from gateway.operations import API_KEY, operation
+from gateway.operations import API_KEY, QUOTA_DECIDES, QUOTA_READ, operation
 from gateway.problems import Problem
 from gateway.signed_urls import PATH, Grant, Signer
 from gateway.times import rfc3339_millis
@@ -62,8 +62,10 @@ _start = operation(
     "no_download_meter",
     "account_not_found",
     "unknown_meter",
+    "counter_full",
+    "reversed",
     "resource_exhausted",
-    "store_unavailable",
+    *QUOTA_DECIDES,
     body=Download,
     idempotent=True,
     credentials=(API_KEY,),
@@ -119,7 +121,7 @@ async def start_download(
         "insufficient_scope",
         "account_not_found",
         "lease_not_found",
-        "store_unavailable",
+        *QUOTA_DECIDES,
         credentials=(API_KEY,),
     ),
 )
@@ -135,7 +137,7 @@ async def release_lease(request_id: str, caller: Downloader, backend: Services) 
 @router.get(
     PATH + "{name:path}",
     summary="Fetch what was signed",
-    **operation("download_url_invalid", "download_url_expired", "store_unavailable", "unavailable"),
+    **operation("download_url_invalid", "download_url_expired", *QUOTA_READ, "unavailable"),
 )
 async def fetch_object(name: str, backend: Services, request: Request, response: Response) -> Fetched:
     """Answers what the address was signed for. Where the objects are elsewhere, that place asks here first."""

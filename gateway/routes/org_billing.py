@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from gateway.auth import Caller, in_org
 from gateway.backend import Services
 from gateway.dialects import skytale
-from gateway.operations import SESSION, operation
+from gateway.operations import QUOTA_READ, SESSION, operation
 from gateway.routes import usage
 from gateway.times import rfc3339
 from tollway.billing.v1 import auth_pb2
@@ -48,9 +48,7 @@ async def read_org_billing(caller: OrgViewer, backend: Services, response: Respo
     return OrgBilling(**skytale.status_of(billing).model_dump(), **owed)
 
 
-@router.get(
-    "/usage", summary="List what an account uses", **operation(*_PROBLEMS, "store_unavailable", credentials=SESSION)
-)
+@router.get("/usage", summary="List what an account uses", **operation(*_PROBLEMS, *QUOTA_READ, credentials=SESSION))
 async def list_org_usage(caller: OrgViewer, backend: Services, response: Response) -> usage.Usage:
     """As GET /v1/usage, for one of the accounts that a person has a part in."""
     return await usage.list_usage(caller, backend, response)

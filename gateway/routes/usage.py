@@ -21,7 +21,7 @@ from gateway.limits import (
     to_limit,
     windows,
 )
-from gateway.operations import ACCESS_TOKEN, API_KEY, operation
+from gateway.operations import ACCESS_TOKEN, API_KEY, QUOTA_DECIDES, QUOTA_READ, operation
 from tollway.quota.v1 import quota_pb2 as pb
 
 router = APIRouter(tags=["usage"])
@@ -68,8 +68,10 @@ _count = operation(
     "unknown_meter",
     "insufficient_scope",
     "account_not_found",
+    "counter_full",
+    "reversed",
     "resource_exhausted",
-    "store_unavailable",
+    *QUOTA_DECIDES,
     body=Use,
     idempotent=True,
     credentials=_CREDENTIALS,
@@ -85,7 +87,8 @@ async def count_use(
     backend: Services,
     request: Request,
 ) -> Response:
-    """Call it once per use, before the work. 200: counted, durably. Anything else: nothing was counted.
+    """Call it once per use, before the work. 200: counted, durably. A refusal counts nothing; where no answer came in
+    time, a repeat with the same Idempotency-Key tells.
 
     With an Idempotency-Key a retry is safe: a grant is counted once, and its repeat within 48 hours gets the first
     answer. A refusal is not remembered.
@@ -127,7 +130,7 @@ async def count_use(
     **operation(
         "insufficient_scope",
         "account_not_found",
-        "store_unavailable",
+        *QUOTA_READ,
         credentials=_CREDENTIALS,
     ),
 )

@@ -48,7 +48,13 @@ TITLES = {
     "idempotency_key_reused": "Idempotency-Key reused",
     "account_not_found": "Account not found",
     "route_misconfigured": "Misconfigured route",
+    "counter_full": "Counter full",
+    "reversed": "Taken back",
+    "queue_full": "Too busy",
     "store_unavailable": "Unavailable",
+    "billing_unavailable": "Unavailable",
+    "expired_in_queue": "No answer in time",
+    "deadline_exceeded": "No answer in time",
     "internal": "Internal error",
 }
 

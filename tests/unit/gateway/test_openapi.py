@@ -133,6 +133,17 @@ async def test_what_a_plan_refuses_has_the_refusals_members_and_the_limits_heade
             assert "UsageRefused" in json.dumps(responses[status]["content"][PROBLEM]["schema"])
 
 
+async def test_a_counted_use_documents_what_quota_may_refuse_besides_limits(described: Json) -> None:
+    for path in ("/v1/usage", "/api/download"):
+        responses = described["paths"][path]["post"]["responses"]
+        codes = {
+            code
+            for answer in responses.values()
+            for code in answer.get("content", {}).get(PROBLEM, {}).get("examples", ())
+        }
+        assert {"counter_full", "reversed", "queue_full", "billing_unavailable", "expired_in_queue"} <= codes
+
+
 async def test_every_problem_that_a_route_may_answer_is_documented_with_its_own_status(described: Json) -> None:
     for where, media, content in contents(described):
         if media == PROBLEM:

@@ -16,8 +16,13 @@ from gateway.problem_types import KNOWN
 from gateway.problems import Problem, from_error, seconds
 from gateway.times import rfc3339
 from services.kit import errors
+from services.quota.errors import BillingUnavailable, CounterFull, Expired, GrantReversed, QueueFull
 
-PROTOS = Path(__file__).parents[3] / "protos" / "tollway"
+ROOT = Path(__file__).parents[3]
+PROTOS = ROOT / "protos" / "tollway"
+# Reasons that no caller of REST is refused with: for the gateway itself or another caller of services, or of a refund
+# that is only offered.
+ELSEWHERE = {"RPC_TOKEN_REQUIRED", "MALFORMED_MESSAGE", "CREDENTIAL_MISSING", "MORE_THAN_RESERVED", "REFUNDED_ALREADY"}
 
 
 def test_every_reason_that_the_contract_names_is_explained() -> None:
@@ -30,6 +35,30 @@ def test_every_reason_that_the_contract_names_is_explained() -> None:
     reasons = named - {status.name for status in grpc.StatusCode}
     assert {"UNKNOWN_TIER", "NO_CUSTOMER", "API_KEY_REVOKED", "SIGNATURE_INVALID", "UNKNOWN_METER"} <= reasons
     assert {reason.lower() for reason in reasons} - set(KNOWN) == set()
+
+
+def test_every_reason_that_a_service_refuses_with_is_explained() -> None:
+    source = " ".join(path.read_text() for path in (ROOT / "services").rglob("*.py"))
+    reasons = set(re.findall(r'\breason ?= ?"([A-Z_]+)"', source))
+    assert reasons > ELSEWHERE
+    assert {reason.lower() for reason in reasons - ELSEWHERE} - set(KNOWN) == set()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CounterFull("messages"),
+        GrantReversed(),
+        QueueFull(),
+        BillingUnavailable(),
+        Expired(),
+        errors.ResourceExhausted("Too large.", reason="MESSAGE_TOO_LARGE"),
+    ],
+    ids=lambda error: error.error_reason,
+)
+def test_a_services_refusal_has_the_status_that_its_explanation_has(error: errors.TollwayError) -> None:
+    problem = from_error(error)
+    assert (problem.status, problem.title) == (KNOWN[problem.code].status, KNOWN[problem.code].title)
 
 
 @pytest.mark.parametrize("code", KNOWN)

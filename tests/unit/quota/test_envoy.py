@@ -36,7 +36,15 @@ from services.quota.domain import (
 from services.quota.envoy import answers, ext_authz, ratelimit
 from services.quota.envoy.ext_authz import Authorization
 from services.quota.envoy.ratelimit import RateLimitService
-from services.quota.errors import ApiKeyRefused, BillingUnavailable, QueueFull, StoreUnavailable
+from services.quota.errors import (
+    ApiKeyRefused,
+    BillingUnavailable,
+    CounterFull,
+    Expired,
+    GrantReversed,
+    QueueFull,
+    StoreUnavailable,
+)
 from services.quota.ports import KeyOwner
 from tests.unit.quota.plans import NOW, account, limit, plan
 from tollway.envoy.auth.v3 import external_auth_pb2 as auth_pb
@@ -275,6 +283,8 @@ def test_an_error_reads_as_at_the_gateway(error: errors.TollwayError) -> None:
 
 
 def test_titles_are_the_gateways() -> None:
+    stops = [CounterFull("messages"), GrantReversed(), QueueFull(), StoreUnavailable(), BillingUnavailable(), Expired()]
+    assert {error.error_reason.lower() for error in stops} <= answers.TITLES.keys()
     assert {code: KNOWN[code].title for code in answers.TITLES} == answers.TITLES
 
 
