@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from gateway.problems import Problem
+from gateway.times import whole_seconds
+from tollway.quota.v1 import quota_pb2 as pb
 
 PATH = "/api/download/object/"
 _PURPOSE = b"tollway download address v1"
@@ -25,6 +27,11 @@ class Grant:
     meter: str
     lease: str
     expires: int
+
+    @classmethod
+    def of(cls, lease: pb.Lease, name: str, account: str) -> Grant:
+        # Rounded up: it has to work until the lease ends, and then the lease is looked at, too.
+        return cls(name, account, lease.meter, lease.id, whole_seconds(lease.expire_time))
 
 
 class Signer:

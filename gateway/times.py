@@ -12,10 +12,14 @@ from pydantic import BeforeValidator, WithJsonSchema
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,20})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
+def whole_seconds(stamp: Timestamp) -> int:
+    """Since 1970, rounded up."""
+    return stamp.seconds + (1 if stamp.nanos else 0)
+
+
 def rfc3339(stamp: Timestamp) -> str:
     """`2026-04-01T00:00:00Z`: whole seconds, rounded up, so that what it announces has happened by then."""
-    whole = stamp.seconds + (1 if stamp.nanos else 0)
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=whole)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=whole_seconds(stamp))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_millis(stamp: Timestamp) -> str:

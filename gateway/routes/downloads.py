@@ -107,8 +107,8 @@ async def start_download(
         raise _refusal(caller, decision, headers, request.app.state.public_url)
     response.headers.update(headers)
     lease, signer = decision.lease, _signer(request)
-    grant = Grant(body.object, caller.account_id, lease.meter, lease.id, lease.expire_time.seconds)
-    return Granted(requestId=lease.id, url=signer.url(grant), expiresAt=rfc3339_millis(lease.expire_time))
+    url = signer.url(Grant.of(lease, body.object, caller.account_id))
+    return Granted(requestId=lease.id, url=url, expiresAt=rfc3339_millis(lease.expire_time))
 
 
 @router.delete(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.problems import Problem
 from gateway.signed_urls import PATH, Grant, Signer
+from tollway.quota.v1 import quota_pb2
 
 BASE, SECRET = "https://api.example.com", "s" * 32
 SIGNER = Signer(BASE, SECRET)
@@ -47,6 +48,20 @@ def test_another_installations_secret_signs_nothing_here(grant: Grant) -> None:
     with pytest.raises(Problem, match="download_url_invalid"):
         SIGNER.verify(*opened(Signer(BASE, "t" * 32).url(grant)))
     assert Signer(BASE, SECRET).verify(*opened(SIGNER.url(grant))) == grant, "every replica accepts it"
+
+
+@given(st.integers(1, 10**10), st.integers(0, 999_999_999))
+def test_an_address_lives_as_long_as_the_answer_that_carries_it_says(seconds: int, nanos: int) -> None:
+    lease = quota_pb2.Lease(id="lease_1", meter="live_downloads")
+    lease.expire_time.seconds, lease.expire_time.nanos = seconds, nanos
+    grant = Grant.of(lease, "models/base.bin", "acct_1")
+    assert (grant.object, grant.account, grant.meter, grant.lease) == (
+        "models/base.bin",
+        "acct_1",
+        "live_downloads",
+        "lease_1",
+    )
+    assert 0 <= grant.expires * 10**9 - (seconds * 10**9 + nanos) < 10**9
 
 
 @pytest.mark.parametrize("expires", ["", "-1", "1.5", "١٢", "9" * 20, "x"])
