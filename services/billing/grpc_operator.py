@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from services.billing.application.context import Context
 from services.billing.domain.principal import Actor, ActorKind
 from services.billing.grpc_identity import actor_message, actor_of
 from services.billing.storage.overrides import Found, Override
+from services.kit.times import to_instant
 from tollway.billing.v1 import operator_pb2 as pb
 from tollway.billing.v1 import operator_pb2_grpc
 
@@ -26,7 +26,7 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
     async def SetOverride(  # noqa: N802 - the contract's name
         self, request: pb.SetOverrideRequest, context: Rpc
     ) -> pb.SetOverrideResponse:
-        end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None
+        end = to_instant(request.end_time, "end_time") if request.HasField("end_time") else None
         command = operators.SetOverride(request.account_id, actor_of(request.actor), request.tier, request.terms, end)
         made = await operators.set_override(command, self._context)
         return pb.SetOverrideResponse(override=_override(made))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import grpc
 
 from services.billing.application import outbox
 from services.billing.application.context import Context
+from services.kit.times import to_instant
 from tollway.billing.v1 import outbox_pb2 as pb
 from tollway.billing.v1 import outbox_pb2_grpc
 
@@ -22,7 +22,7 @@ class OutboxService(outbox_pb2_grpc.OutboxServiceServicer):
     async def RepublishEvents(  # noqa: N802 - the contract's name
         self, request: pb.RepublishEventsRequest, context: Rpc
     ) -> pb.RepublishEventsResponse:
-        since = request.since.ToDatetime(UTC) if request.HasField("since") else None
+        since = to_instant(request.since, "since") if request.HasField("since") else None
         done = await outbox.republish(since, request.page_token, self._context)
         return pb.RepublishEventsResponse(events=done.count, next_page_token=done.next_token)
 

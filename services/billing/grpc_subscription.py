@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import grpc
@@ -12,6 +11,7 @@ from services.billing.application import subscriptions
 from services.billing.application.context import Context
 from services.billing.domain.plan_change import CounterChange
 from services.billing.grpc_identity import actor_of
+from services.kit.times import to_instant
 from tollway.billing.v1 import subscription_pb2 as pb
 from tollway.billing.v1 import subscription_pb2_grpc
 
@@ -41,7 +41,7 @@ class SubscriptionService(subscription_pb2_grpc.SubscriptionServiceServicer):
     async def ChangePlan(  # noqa: N802
         self, request: pb.ChangePlanRequest, context: Rpc
     ) -> pb.ChangePlanResponse:
-        at = request.proration_time.ToDatetime(UTC) if request.HasField("proration_time") else None
+        at = to_instant(request.proration_time, "proration_time") if request.HasField("proration_time") else None
         actor = actor_of(request.actor)
         state = await subscriptions.change_plan(request.account_id, request.tier, at, actor, self._context)
         return pb.ChangePlanResponse(tier=state.tier)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import grpc
 
 from services.kit.clock import Clock
+from services.kit.times import to_instant
 from services.notify import ports, sign_in
 from services.notify.domain import Brand
 from tollway.notify.v1 import sign_in_pb2 as pb
@@ -31,7 +31,7 @@ class SignInMailServicer(sign_in_pb2_grpc.SignInMailServiceServicer):
         link = sign_in.SignInLink(
             recipient=request.recipient,
             url=request.url,
-            expire_time=request.expire_time.ToDatetime(UTC),
+            expire_time=to_instant(request.expire_time, "expire_time"),
             # Such a mail leads nowhere but to its own link.
             brand=Brand(brand.name, brand.support_contact, brand.color, billing_url="", sender=brand.sender),
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC
 from typing import Any
 
 import grpc
 
 from services.kit.database import UnitOfWork
+from services.kit.times import to_instant
 from tollway.quota.v1 import outbox_pb2, outbox_pb2_grpc
 
 FULL_NAME = outbox_pb2.DESCRIPTOR.services_by_name["OutboxService"].full_name
@@ -23,7 +23,7 @@ class OutboxServicer(outbox_pb2_grpc.OutboxServiceServicer):
     async def RepublishEvents(  # noqa: N802
         self, request: outbox_pb2.RepublishEventsRequest, context: _Context
     ) -> outbox_pb2.RepublishEventsResponse:
-        since = request.since.ToDatetime(UTC) if request.HasField("since") else None
+        since = to_instant(request.since, "since") if request.HasField("since") else None
         async with self._new_uow() as uow:
             done = await uow.outbox.republish(since, request.page_token)
             await uow.commit()

@@ -24,6 +24,8 @@ from tollway.quota.v1 import (
     kill_switch_pb2_grpc,
     lease_pb2,
     lease_pb2_grpc,
+    outbox_pb2,
+    outbox_pb2_grpc,
     quota_pb2,
     quota_pb2_grpc,
 )
@@ -42,6 +44,7 @@ STUBS = {
     "AdjustAllowance": (guardrail_pb2_grpc.GuardrailServiceStub, guardrail_pb2.AdjustAllowanceRequest),
     "SetKillSwitch": (kill_switch_pb2_grpc.KillSwitchServiceStub, kill_switch_pb2.SetKillSwitchRequest),
     "GetKillSwitch": (kill_switch_pb2_grpc.KillSwitchServiceStub, kill_switch_pb2.GetKillSwitchRequest),
+    "RepublishEvents": (outbox_pb2_grpc.OutboxServiceStub, outbox_pb2.RepublishEventsRequest),
 }
 # A request of each that is right.
 RIGHT: dict[str, dict[str, Any]] = {
@@ -56,6 +59,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "SetCap": {"account_id": "acct_a", "meter": "messages", "limit": 5, "auto_stop": True},
     "AdjustAllowance": {"account_id": "acct_a", "allowance": "models", "add": 1},
     "SetKillSwitch": {"meter": "calls", "enabled": True, "reason": "incident"},
+    "RepublishEvents": {},
 }
 LONG = "x" * 256
 ODD_TEXTS = ["", "a\x00b", "a\x1db", "a\x1fb", "a\nb", "a\x7fb", LONG]
@@ -67,6 +71,11 @@ def durations() -> list[dict[str, int]]:
     seconds = [{"seconds": each} for each in (0, 86_401, -5, 315_576_000_000, 2**63 - 1, -(2**63))]
     nanos = [{"nanos": each} for each in (999_999_999, 2**31 - 1, -1)]
     return [*seconds, *nanos, {"seconds": 86_400, "nanos": 1000}, {"seconds": 5, "nanos": -1}]
+
+
+def instants() -> list[dict[str, int]]:
+    """Before the year 1, after 9999, and two that are no timestamps at all."""
+    return [{"seconds": each} for each in (-(2**60), 2**60)] + [{"nanos": each} for each in (-1, 10**9)]
 
 
 def cases() -> list[tuple[str, dict[str, Any], str, str, str]]:
@@ -145,6 +154,8 @@ def cases() -> list[tuple[str, dict[str, Any], str, str, str]]:
     wrong("SetKillSwitch", "meter", "nonsense", reason="UNKNOWN_METER")
     wrong("SetKillSwitch", "meter", *ODD_OPTIONAL)
     wrong("SetKillSwitch", "reason", "", "a\x00", "a\nb", "x" * 301)
+    wrong("RepublishEvents", "since", *instants())
+    wrong("RepublishEvents", "page_token", "nonsense", "a\x00")
     return found
 
 

@@ -22,7 +22,7 @@ class OutboxServiceStub:
     """Has events that were published at or after `since` published again, with the ids that they had, so that consumers
     which saw them drop them. Some at a time: ask again with `next_page_token` until it is empty. Published events are
     kept for at least seven days.
-    Fails with INVALID_ARGUMENT, field `page_token`.
+    Fails with INVALID_ARGUMENT, field `since` or `page_token`.
     """
     AnnounceSnapshots: _aio.UnaryUnaryMultiCallable[_outbox_pb2.AnnounceSnapshotsRequest, _outbox_pb2.AnnounceSnapshotsResponse]
     """Announces every account's EntitlementsChanged as it is now, with its present version and `snapshot` set. Some at a
@@ -43,7 +43,7 @@ class OutboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has events that were published at or after `since` published again, with the ids that they had, so that consumers
         which saw them drop them. Some at a time: ask again with `next_page_token` until it is empty. Published events are
         kept for at least seven days.
-        Fails with INVALID_ARGUMENT, field `page_token`.
+        Fails with INVALID_ARGUMENT, field `since` or `page_token`.
         """
 
     @_abc_1.abstractmethod

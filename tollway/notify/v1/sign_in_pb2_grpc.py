@@ -51,8 +51,8 @@ class SignInMailServiceServicer:
     def SendSignInLink(self, request, context):
         """Mails the link once, before it answers. A repeat with the same link has the same Message-ID.
 
-        Fails with INVALID_ARGUMENT (fields `recipient`, `url`); UNAVAILABLE, reason MAIL_NOT_ACCEPTED, when the mail
-        server did not take it now: try again; FAILED_PRECONDITION, reason MAIL_REFUSED, when it never will.
+        Fails with INVALID_ARGUMENT (fields `recipient`, `url`, `expire_time`); UNAVAILABLE, reason MAIL_NOT_ACCEPTED, when
+        the mail server did not take it now: try again; FAILED_PRECONDITION, reason MAIL_REFUSED, when it never will.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,8 +21,8 @@ class SignInMailServiceStub:
     SendSignInLink: _aio.UnaryUnaryMultiCallable[_sign_in_pb2.SendSignInLinkRequest, _sign_in_pb2.SendSignInLinkResponse]
     """Mails the link once, before it answers. A repeat with the same link has the same Message-ID.
 
-    Fails with INVALID_ARGUMENT (fields `recipient`, `url`); UNAVAILABLE, reason MAIL_NOT_ACCEPTED, when the mail
-    server did not take it now: try again; FAILED_PRECONDITION, reason MAIL_REFUSED, when it never will.
+    Fails with INVALID_ARGUMENT (fields `recipient`, `url`, `expire_time`); UNAVAILABLE, reason MAIL_NOT_ACCEPTED, when
+    the mail server did not take it now: try again; FAILED_PRECONDITION, reason MAIL_REFUSED, when it never will.
     """
 
 class SignInMailServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -38,8 +38,8 @@ class SignInMailServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_sign_in_pb2.SendSignInLinkResponse]:
         """Mails the link once, before it answers. A repeat with the same link has the same Message-ID.
 
-        Fails with INVALID_ARGUMENT (fields `recipient`, `url`); UNAVAILABLE, reason MAIL_NOT_ACCEPTED, when the mail
-        server did not take it now: try again; FAILED_PRECONDITION, reason MAIL_REFUSED, when it never will.
+        Fails with INVALID_ARGUMENT (fields `recipient`, `url`, `expire_time`); UNAVAILABLE, reason MAIL_NOT_ACCEPTED, when
+        the mail server did not take it now: try again; FAILED_PRECONDITION, reason MAIL_REFUSED, when it never will.
         """
 
 def add_SignInMailServiceServicer_to_server(servicer: SignInMailServiceServicer, server: _aio.Server) -> None: ...

@@ -50,7 +50,7 @@ class OutboxServiceServicer:
         """Has events that were published at or after `since` published again, with the ids that they had, so that consumers
         which saw them drop them. Some at a time: ask again with `next_page_token` until it is empty. Published events are
         kept for at least seven days.
-        Fails with INVALID_ARGUMENT, field `page_token`.
+        Fails with INVALID_ARGUMENT, field `since` or `page_token`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,7 +20,7 @@ class OutboxServiceStub:
     """Has events that were published at or after `since` published again, with the ids that they had, so that consumers
     which saw them drop them. Some at a time: ask again with `next_page_token` until it is empty. Published events are
     kept for at least seven days.
-    Fails with INVALID_ARGUMENT, field `page_token`.
+    Fails with INVALID_ARGUMENT, field `since` or `page_token`.
     """
 
 class OutboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -35,7 +35,7 @@ class OutboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has events that were published at or after `since` published again, with the ids that they had, so that consumers
         which saw them drop them. Some at a time: ask again with `next_page_token` until it is empty. Published events are
         kept for at least seven days.
-        Fails with INVALID_ARGUMENT, field `page_token`.
+        Fails with INVALID_ARGUMENT, field `since` or `page_token`.
         """
 
 def add_OutboxServiceServicer_to_server(servicer: OutboxServiceServicer, server: _aio.Server) -> None: ...
