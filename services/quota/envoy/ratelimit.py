@@ -114,13 +114,18 @@ class RateLimitService(rls_pb2_grpc.RateLimitServiceServicer):
                 break
         else:
             telemetry.count("tollway_quota_rate_limit_total", 1, code="ok")
-            first = decisions[0]
+            # What several descriptors share is told once, as the last of them left it.
+            states = {
+                (use.account_id, use.key_id, state.name): state
+                for use, decision in zip(uses, decisions, strict=True)
+                for state in decision.limits
+            }
             response = pb.RateLimitResponse(
                 overall_code=pb.RateLimitResponse.OK,
                 statuses=[pb.RateLimitResponse.DescriptorStatus(code=pb.RateLimitResponse.OK) for _ in decisions],
-                response_headers_to_add=_headers(limit_headers((s for d in decisions for s in d.limits), now)),
+                response_headers_to_add=_headers(limit_headers(states.values(), now)),
                 request_headers_to_add=_headers(
-                    {"x-tollway-account-id": uses[0].account_id, "x-tollway-tier": first.tier}
+                    {"x-tollway-account-id": uses[0].account_id, "x-tollway-tier": decisions[0].tier}
                 ),
             )
         for status, decision in zip(response.statuses, decisions, strict=True):

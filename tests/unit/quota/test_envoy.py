@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -350,6 +351,22 @@ async def test_of_several_descriptors_one_that_refuses_stops_all() -> None:
     assert lane.used() == 0
     answer = await limited(lane, *[descriptor(account="acct_a", meter=meter) for meter in ("messages", "calls")])
     assert (answer.overall_code, lane.used()) == (rls.RateLimitResponse.OK, 2)
+
+
+async def test_a_limit_that_several_descriptors_share_stands_once_in_a_header_as_the_last_left_it() -> None:
+    shared = limit("total", 30, meters=("messages", "calls"))
+    lane = Lane(account(plan(limit(most=100), limit("calls", 50, meters=("calls",)), shared)))
+    answer = await limited(lane, *[descriptor(account="acct_a", meter=meter) for meter in ("messages", "calls")])
+    fields = {each.key: each.value for each in answer.response_headers_to_add}
+    assert fields["ratelimit-policy"] == '"messages";q=100, "total";q=30, "calls";q=50'
+    assert re.findall(r'"(\w+)";r=(\d+)', fields["ratelimit"]) == [("messages", "99"), ("total", "28"), ("calls", "49")]
+
+
+async def test_two_accounts_limits_of_one_name_both_stand_in_a_header() -> None:
+    lane = Lane(account(plan(limit(most=10))), replace(account(plan(limit(most=20))), id="acct_b"))
+    answer = await limited(lane, *[descriptor(account=each, meter="messages") for each in ("acct_a", "acct_b")])
+    fields = {each.key: each.value for each in answer.response_headers_to_add}
+    assert re.findall(r'"(\w+)";r=(\d+)', fields["ratelimit"]) == [("messages", "9"), ("messages", "19")]
 
 
 @pytest.mark.parametrize(
