@@ -3,7 +3,8 @@
 A descriptor names a `meter` and either an `account` or an `api_key` among its entries; other entries are ignored. Its
 `hits_addend`, else the request's, else 1, are the units; 0 asks and counts nothing. A descriptor that is none is
 INVALID_ARGUMENT, and a decision that cannot be made UNAVAILABLE: Envoy's `failure_mode_deny` says what happens then.
-A key or an account that does not exist is over its limit, which is none: it must not pass where failures do.
+A key, an empty one too, or an account that does not exist is over its limit, which is none: it must not pass where
+failures do.
 
 Several descriptors are decided together: when one would refuse, none is counted. That is looked at before anything is
 counted, so uses of others that come in between may still fill a limit after another one was counted. One descriptor
@@ -66,14 +67,14 @@ class RateLimitService(rls_pb2_grpc.RateLimitServiceServicer):
 
     async def _use(self, descriptor: pb.RateLimitDescriptor, default: int) -> Use:
         entries = {entry.key: entry.value for entry in descriptor.entries}
-        account_id, key_id = entries.get("account", ""), ""
-        if bool(account_id) == bool(entries.get("api_key")) or not entries.get("meter"):
+        account_id, key_id, api_key = entries.get("account", ""), "", entries.get("api_key")
+        if bool(account_id) == (api_key is not None) or not entries.get("meter"):
             raise InvalidArgument(
                 "A descriptor needs an entry `meter`, and either `account` or `api_key`.", field="descriptors"
             )
-        if not account_id:
-            # The route may take it from the Authorization header as it is.
-            scheme, _, credential = entries["api_key"].strip().rpartition(" ")
+        if api_key is not None:
+            # The route may take it from the Authorization header as it is, which may be empty.
+            scheme, _, credential = api_key.strip().rpartition(" ")
             if scheme.lower() not in {"", "bearer"}:
                 raise ApiKeyRefused.malformed()
             owner = await self._keys.owner(credential)

@@ -156,6 +156,11 @@ def test_the_rate_limit_service_lets_no_unknown_key_pass(front: Front) -> None:
     refused = front.limited("/stranger", new_key("sk_live_").secret)
     assert (refused.status_code, refused.json()["code"]) == (429, "api_key_unknown")
     assert front.limited("/stranger").status_code == 401
+    # Envoy would make descriptors of an empty header, and of one that no message can hold.
+    for header in (b"", b"\xff", b"Bearer \xff"):
+        assert httpx.get(front.ratelimit + "/stranger", headers={b"authorization": header}).status_code == 401, header
+    refused = front.limited("/stranger", authorization="Bearer")
+    assert (refused.status_code, refused.json()["code"]) == (429, "api_key_malformed")
     assert "/stranger" not in front.product.served
 
 

@@ -316,7 +316,7 @@ async def test_a_key_may_come_as_the_authorization_header_has_it() -> None:
     for value in ("good", "Bearer good", "bearer good"):
         answer = await limited(lane, descriptor(api_key=value, meter="messages"))
         assert answer.overall_code == rls.RateLimitResponse.OK
-    for value in ("Basic good", "other", "Bearer  ", "gone"):
+    for value in ("Basic good", "other", "Bearer  ", "gone", "", " "):
         answer = await limited(lane, descriptor(api_key=value, meter="messages"))
         assert answer.overall_code == answer.statuses[0].code == rls.RateLimitResponse.OVER_LIMIT
     assert lane.used() == 3
@@ -376,6 +376,7 @@ async def test_two_accounts_limits_of_one_name_both_stand_in_a_header() -> None:
         [descriptor()],
         [descriptor(meter="messages")],
         [descriptor(account="acct_a")],
+        [descriptor(account="", meter="messages")],
         [descriptor(account="acct_a", api_key="good", meter="messages")],
         [descriptor(account="acct_a", meter="nonsense")],
         [descriptor(2**64 - 1, account="acct_a", meter="messages")],
