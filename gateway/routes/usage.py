@@ -35,14 +35,19 @@ class Use(Body):
 
 class MeterUsage(BaseModel):
     meter: str = Field(examples=["messages"])
-    used: int | None = Field(description="null: this meter has no limit that counts")
+    used: int | None = Field(description="Of this meter alone")
     limit: int | None = Field(description="The tightest quota; null: unlimited")
-    remaining: int | None
+    remaining: int | None = Field(
+        description="Of that quota: less than `limit` - `used` where leases hold units, or other meters use it too"
+    )
     resets_at: str | None = Field(description="null: never", examples=["2026-04-01T00:00:00Z"])
     limits: list[Limit] = Field(description="Every limit over this meter")
 
 
 class Counted(MeterUsage):
+    used: int | None = Field(description="Of the tightest quota or cap; null: this meter has no limit that counts")
+    limit: int | None = Field(description="The tightest quota or cap; null: unlimited")
+    remaining: int | None = Field(description="Of the same")
     allowed: Literal[True] = True
     amount: int
     tier: str = Field(examples=["pro"])

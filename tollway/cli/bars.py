@@ -16,12 +16,20 @@ _WARN, _FULL = 80, 100  # per cent
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that is counted. `limit` None: unlimited, shown as a count. `note` stands at the end."""
+    """One thing that is counted. `limit` None: unlimited, shown as a count. `note` stands at the end.
+
+    `taken` is what is gone of the limit, where others use it up, too: bar and percentage tell that.
+    """
 
     label: str
     used: int
     limit: int | None
     note: str = ""
+    taken: int = 0
+
+    @property
+    def gone(self) -> int:
+        return max(self.used, self.taken)
 
     @property
     def count(self) -> str:
@@ -30,7 +38,7 @@ class Row:
     @property
     def percent(self) -> int:
         """Rounded down, so that 100 means that nothing is left. A limit of 0 is full."""
-        return self.used * 100 // self.limit if self.limit else _FULL
+        return self.gone * 100 // self.limit if self.limit else _FULL
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -50,11 +58,11 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def bar(row: Row, width: int) -> str:
-    """`[████░░]`: not empty once something is used, not full while something is left."""
+    """`[████░░]`: not empty once something is gone, not full while something is left."""
     if row.limit is None:
         return " " * (width + 2) if width < len("unlimited") else f"{'unlimited':<{width + 2}}"
     filled = width if row.percent >= _FULL else min(width - 1, -(-row.percent * width // 100))
-    if row.used and not filled:
+    if row.gone and not filled:
         filled = 1
     full, empty = "█░" if _draws_blocks() else "#."
     colour = "red" if row.percent >= _FULL else "yellow" if row.percent >= _WARN else "green"

@@ -39,7 +39,10 @@ def usage(org: Org = "") -> None:
 def _rows(meter: dict[str, Any]) -> list[bars.Row]:
     """The meter by its tightest quota, then its other limits that have a number."""
     resets = bars.local_time(meter["resets_at"])
-    rows = [bars.Row(meter["meter"], meter["used"] or 0, meter["limit"], f"resets {resets}" if resets else "")]
+    # Of the quota less may be left than the meter's own use leaves: leases hold units, and other meters may share it.
+    taken = 0 if meter["limit"] is None else meter["limit"] - meter["remaining"]
+    note = f"resets {resets}" if resets else ""
+    rows = [bars.Row(meter["meter"], meter["used"] or 0, meter["limit"], note, taken)]
     shown = meter["limit"] is None
     for limit in meter["limits"]:
         kind = limit.get("kind", "quota")

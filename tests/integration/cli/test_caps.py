@@ -75,6 +75,25 @@ def test_usage_shows_caps_slots_rates_and_what_is_held_beside_the_meters(logged_
     assert max(map(len, lines)) <= 80
 
 
+def test_a_meters_bar_shows_what_is_gone_of_its_quota_by_other_meters_or_reserves_too(
+    logged_in: Cli, gateway: Gateway
+) -> None:
+    shared = limit("both", "quota", 8, 10)
+    meter = {"meter": "live_downloads", "used": 3, "limit": 10, "remaining": 2, "resets_at": None, "limits": [shared]}
+    over = limit("staging_downloads_per_month", "quota", 15, 10)
+    meters = [meter, {"meter": "staging_downloads", **over, "limits": [over]}]
+    answer(gateway, "GET /v1/orgs/adas-relay/usage", {"tier": "paid", "meters": meters, "allowances": []})
+    lines = logged_in("usage", COLUMNS="80").stdout.splitlines()[2:]
+    assert [line.split("]")[1].split() for line in lines] == [
+        ["3", "/", "10", "80%"],
+        ["8", "/", "10", "80%"],
+        ["15", "/", "10", "150%"],
+    ]
+    bars = [line[line.index("[") : line.index("]")] for line in lines]
+    assert bars[0] == bars[1]
+    assert "░" not in bars[2]
+
+
 def test_usage_draws_with_what_the_terminals_characters_can(logged_in: Cli, guarded: Gateway) -> None:
     assert "[####" in logged_in("usage", PYTHONIOENCODING="ascii").stdout
 
