@@ -170,8 +170,9 @@ Global___CapReached: _TypeAlias = CapReached  # noqa: Y015
 
 @_typing.final
 class UsageRecorded(_message.Message):
-    """What an account has used of a meter that is sold by the unit, in one period, since its start: cumulative, so a lost
-    or doubled event changes nothing. At most every 10 s while it changes, and once for all when the period has ended.
+    """What was sold of a meter by the unit, in one billing period of an account, since its start: cumulative, so a lost or
+    doubled event changes nothing. What was used while the plan did not sell the meter is not in it. At most every 10 s
+    while it changes, and once for all when the period has ended.
     CloudEvents type: `tollway.quota.v1.UsageRecorded`.
     """
 
@@ -189,7 +190,9 @@ class UsageRecorded(_message.Message):
     used: _builtins.int
     """Units since `period_start`. Only reversals make it smaller."""
     final: _builtins.bool
-    """True: the period is over; this is its total."""
+    """True: the period is over, or another subscription's runs; this is its total. One that comes back later, as a debt is
+    paid, goes on from there.
+    """
     @_builtins.property
     def period_start(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
