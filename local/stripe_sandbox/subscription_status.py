@@ -51,6 +51,8 @@ def after_failure(ctx: Context, subscription: Json, *, exhausted: bool, end_stat
     if exhausted and end_state == "cancel":
         end(ctx, subscription, reason="payment_failed")
         return
+    if status == "paused":
+        return  # an older invoice; it goes on when it is resumed
     wanted = "unpaid" if exhausted and end_state == "unpaid" else "past_due"
     if status == "unpaid":
         wanted = "unpaid"

@@ -183,3 +183,15 @@ def test_no_sequence_of_actions_breaks_the_books_or_a_shape(
         life.audit()
         life.wait(35 * DAY)
         life.audit()
+
+
+@pytest.mark.parametrize("end_state", ["cancel", "unpaid", "past_due"])
+def test_a_paused_subscription_stays_so_when_collecting_an_older_invoice_fails(end_state: str) -> None:
+    with world() as shop:
+        life = Life(shop, trial=0, end_state=end_state, tax="0")
+        for what, how in (("card", "chargeCustomerFail"), ("wait", 32 * DAY), ("pause", "pause")):
+            life.do(what, how)
+        assert shop.call("GET", life.path)["status"] == "paused"
+        life.wait(35 * DAY)
+        assert shop.call("GET", life.path)["status"] == ("canceled" if end_state == "cancel" else "paused")
+        life.audit()
