@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import ClassVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -118,9 +120,20 @@ _TOLD: dict[type[QuotaError], str] = {
 def from_rpc_error(error: grpc.aio.AioRpcError) -> QuotaError:
     """The named error that a call's status carries."""
     kind = _BY_CODE.get(error.code(), QuotaError)
+    try:
+        info, field, retry_after = _read(error.trailing_metadata() or ())
+    except (DecodeError, ValueError, OverflowError):  # whatever stands between may write what nobody can read
+        info, field, retry_after = None, "", None
+    if info is None or info.domain != DOMAIN:
+        return kind(_TOLD.get(kind, "The quota service failed."), retry_after=retry_after)
+    return kind(error.details() or info.reason, reason=info.reason, field=field, retry_after=retry_after)
+
+
+def _read(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[ErrorInfo | None, str, timedelta | None]:
+    """Who says why, the field at fault, and the wish. Raises DecodeError, ValueError, OverflowError."""
     info: ErrorInfo | None = None
     field, retry_after = "", None
-    for key, value in error.trailing_metadata() or ():
+    for key, value in metadata:
         if key != DETAILS:
             continue
         for detail in Status.FromString(value if isinstance(value, bytes) else value.encode()).details:
@@ -131,9 +144,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> QuotaError:
                 field = violations[0].field if violations else ""
             elif detail.Is(RetryInfo.DESCRIPTOR):
                 retry_after = RetryInfo.FromString(detail.value).retry_delay.ToTimedelta()
-    if info is None or info.domain != DOMAIN:
-        return kind(_TOLD.get(kind, "The quota service failed."), retry_after=retry_after)
-    return kind(error.details() or info.reason, reason=info.reason, field=field, retry_after=retry_after)
+    return info, field, retry_after
 
 
 def from_code(code: int, reason: str, message: str, field: str) -> QuotaError:

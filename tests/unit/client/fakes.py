@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +17,16 @@ from tollway.client.retry import Pace
 from tollway.quota.v1 import quota_pb2 as pb
 
 
+def packed(message: Message) -> AnyProto:
+    holder = AnyProto()
+    holder.Pack(message)
+    return holder
+
+
 def rpc_error(code: grpc.StatusCode, message: str = "", *details: Message) -> grpc.aio.AioRpcError:
     """What a stub raises when the service ended the call with these details."""
     status = Status(code=code.value[0], message=message)
-    for detail in details:
-        packed = AnyProto()
-        packed.Pack(detail)
-        status.details.append(packed)
+    status.details.extend(map(packed, details))
     trailing = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString())) if details else None
     return grpc.aio.AioRpcError(code, None, trailing, message)
 
@@ -42,7 +46,8 @@ class Time:
         return Pace(clock=lambda: self.now, sleep=self.sleep, jitter=lambda: jitter)
 
 
-Answer = Message | Exception | Callable[[Any, float], Message]
+# An event: silence until it is set, and then the answer that follows it.
+Answer = Message | Exception | asyncio.Event | Callable[[Any, float], Message]
 
 
 @dataclass
@@ -59,9 +64,13 @@ class Service:
         self.timeouts.append(timeout)
         self.metadata.append(metadata)
         answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        await asyncio.sleep(0)  # as over a network: whoever is cancelled meanwhile gets no answer
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+            answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer if isinstance(answer, Message) else answer(request, timeout)
+        return answer(request, timeout) if callable(answer) else answer
 
     ConsumeBatch = GetUsage = Reverse = Acquire = Renew = Settle = Release = ListLeases = SetCap = Consume
 

@@ -137,6 +137,18 @@ async def test_a_lost_lease_is_told_to_the_block_and_units_in_reserve_are_not_lo
     assert kinds(service) == ["Acquire", "Renew", "Settle"]
 
 
+async def test_details_that_nobody_can_read_do_not_end_the_renewals() -> None:
+    time = Patient()
+    garbage = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, None, grpc.aio.Metadata(("grpc-status-details-bin", b"\xff\xff\xff")), "Odd."
+    )
+    service = Service([granted(), garbage, GONE])
+    async with Wired(service, time).lease("acct_1", "downloads") as lease:
+        time.turns.release()
+        time.turns.release()
+        await asyncio.wait_for(lease.lost.wait(), 5)
+
+
 async def test_a_release_that_finds_nothing_or_nobody_is_not_the_blocks_failure() -> None:
     for answer in (GONE, AWAY):
         service = Service([granted(), answer])

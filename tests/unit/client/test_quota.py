@@ -7,13 +7,15 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.client.fakes import Service, Time, Wired, allowed, refused, rpc_error
+from tests.unit.client.fakes import Service, Time, Wired, allowed, packed, refused, rpc_error
 from tollway.client import (
     DeadlineExceeded,
     Decision,
@@ -180,6 +182,24 @@ async def test_what_grpc_itself_says_is_not_passed_on() -> None:
     with pytest.raises(Unavailable) as caught:
         await Wired(Service([foreign]), timeout_s=0.1).consume("acct_1", "messages")
     assert "10.1.2.3" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        b"\xff\xff\xff",
+        Status(details=[AnyProto(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")]),
+        Status(details=[AnyProto(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\xff")]),
+        Status(details=[packed(RetryInfo(retry_delay=Duration(seconds=2**62)))]),
+    ],
+)
+async def test_details_that_nobody_can_read_are_as_good_as_none(details: bytes | Status) -> None:
+    sent = details if isinstance(details, bytes) else details.SerializeToString()
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", sent))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.PERMISSION_DENIED, None, trailing, "Odd.")
+    with pytest.raises(PermissionDenied) as caught:
+        await Wired(Service([error])).consume("acct_1", "messages")
+    assert (caught.value.reason, caught.value.field, caught.value.retry_after) == ("PERMISSION_DENIED", "", None)
 
 
 @pytest.mark.parametrize("amount", [0, -1, 2**62 + 1, 2**63, 1.0, True, "1"])
