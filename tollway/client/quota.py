@@ -64,8 +64,9 @@ class Quota(Leases):
     async def consume_batch(self, uses: Iterable[Use]) -> list[Decision | QuotaError]:
         """Up to 1000 independent decisions in one round trip; answers and errors stand in the places of the uses.
 
-        What was unavailable is asked again, with the same ids, until the deadline. Raises what `consume` raises only
-        if it is true of the whole batch: then no use has an answer.
+        What was unavailable is asked again until the deadline; then Unavailable stands in each place, with the id to
+        ask again with. Raised is only what is true of the whole batch, of which then no use has an answer:
+        Unauthenticated, PermissionDenied, InvalidArgument (too many uses), ResourceExhausted.
         """
         outcomes: list[Decision | QuotaError | None] = []
         requests: dict[int, pb.ConsumeRequest] = {}  # what waits for its answer, by place
@@ -89,11 +90,11 @@ class Quota(Leases):
                 assert isinstance(waiting, Unavailable)  # noqa: S101 - all others have left
                 raise waiting
 
-        if requests:
+        if asked := list(requests):
             try:
                 await retrying(attempt, self._timeout_s, self._pace)
             except QuotaError as error:
-                if all(outcome is None for outcome in outcomes):
+                if not isinstance(error, Unavailable) and all(outcomes[place] is None for place in asked):
                     raise
                 for place, request in requests.items():
                     if outcomes[place] is None:

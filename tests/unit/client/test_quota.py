@@ -304,11 +304,29 @@ async def test_what_stays_unavailable_in_a_batch_is_an_error_in_its_place() -> N
     assert (missing.reason, missing.request_id) == ("QUEUE_FULL", "mine")
 
 
-async def test_a_batch_that_nobody_answers_raises() -> None:
-    with pytest.raises(Unavailable):
-        await Wired(Service([AWAY]), timeout_s=1).consume_batch([Use("a", "m"), Use("b", "m")])
+async def test_a_batch_that_nobody_answers_has_in_each_place_the_id_to_ask_again_with() -> None:
+    service = Service([AWAY])
+    first, mine = await Wired(service, timeout_s=1).consume_batch([Use("a", "m"), Use("b", "m", 1, "mine")])
+    assert isinstance(first, Unavailable)
+    assert isinstance(mine, Unavailable)
+    sent = [request.request_id for request in service.requests[0].requests]
+    assert [first.request_id, mine.request_id] == sent
+    assert mine.request_id == "mine"
+
+
+@pytest.mark.parametrize("uses", [[Use("a", "m")], [Use("a", "m"), Use("zero", "m", 0)]])
+async def test_what_is_true_of_the_whole_batch_is_raised(uses: list[Use]) -> None:
     with pytest.raises(Unauthenticated):
-        await Wired(Service([rpc_error(grpc.StatusCode.UNAUTHENTICATED)])).consume_batch([Use("a", "m")])
+        await Wired(Service([rpc_error(grpc.StatusCode.UNAUTHENTICATED)])).consume_batch(uses)
+
+
+async def test_a_batch_that_has_answers_gives_them_whatever_comes_then() -> None:
+    yes, full = pb.ConsumeResult(decision=allowed().decision), batch_error(grpc.StatusCode.UNAVAILABLE, "QUEUE_FULL")
+    answers = [pb.ConsumeBatchResponse(results=[yes, full]), rpc_error(grpc.StatusCode.UNAUTHENTICATED)]
+    granted, missing = await Wired(Service([*answers])).consume_batch([Use("a", "m"), Use("b", "m", 1, "mine")])
+    assert isinstance(granted, Decision)
+    assert isinstance(missing, Unavailable)
+    assert missing.request_id == "mine"
 
 
 async def test_an_empty_batch_asks_nobody() -> None:
