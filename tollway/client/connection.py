@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from uuid import uuid4
 import grpc
 from google.protobuf.message import Message
 
-from tollway.client.errors import InvalidArgument, QuotaError, from_rpc_error
+from tollway.client.errors import Closed, InvalidArgument, QuotaError, from_rpc_error
 from tollway.client.retry import PACE, Pace, retrying
 from tollway.quota.v1 import guardrail_pb2_grpc, lease_pb2_grpc, quota_pb2_grpc
 
@@ -27,6 +28,7 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+_CLOSED = "The client was closed before the quota service answered."
 
 Res = TypeVar("Res", bound=Message)
 log = logging.getLogger("tollway.client")
@@ -92,7 +94,9 @@ class Connection:
         self._methods: Methods | None = None
 
     async def close(self) -> None:
-        """Ends the connection. The next call would open a new one."""
+        """Ends the connection: calls that wait raise Unavailable, reason CLOSED, and leases are renewed
+        no more. The next call would open a new one.
+        """
         channel, self._channel, self._methods = self._channel, None, None
         if channel is not None:
             await channel.close()
@@ -120,17 +124,32 @@ class Connection:
             return await method(request, timeout=seconds, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
+        except grpc.aio.UsageError:  # the channel's word for: it was closed before
+            raise Closed(_CLOSED) from None
+        except asyncio.CancelledError:
+            # A channel that is closed cancels its calls, and they say so as if their task had been cancelled.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Closed(_CLOSED) from None
 
     async def _ask(
-        self, method: Callable[[Methods], Callable[..., Awaitable[Res]]], request: Message, request_id: str = ""
+        self,
+        method: Callable[..., Awaitable[Res]],
+        request: Message,
+        request_id: str = "",
+        timeout_s: float | None = None,
     ) -> Res:
-        """One RPC, asked again while the service is away; errors carry the request_id."""
+        """One RPC, asked again while the service is away; errors carry the request_id.
+
+        `method` belongs to one connection, so that after `close` no attempt opens another one.
+        """
 
         async def attempt(seconds: float) -> Res:
-            return await self._call(method(self._connected()), request, seconds)
+            return await self._call(method, request, seconds)
 
         try:
-            return await retrying(attempt, self._timeout_s, self._pace)
+            return await retrying(attempt, timeout_s or self._timeout_s, self._pace)
         except QuotaError as error:
             error.request_id = request_id
             raise

@@ -93,6 +93,12 @@ class DeadlineExceeded(Unavailable):
     reason_of_class = "DEADLINE_EXCEEDED"
 
 
+class Closed(Unavailable):
+    """The client was closed while the call waited."""
+
+    reason_of_class = "CLOSED"
+
+
 _BY_CODE: dict[grpc.StatusCode, type[QuotaError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,

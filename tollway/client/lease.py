@@ -10,7 +10,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from tollway.client.connection import Connection, Methods, Res, check_text, check_units, log, new_request_id
+from tollway.client.connection import Connection, Res, check_text, check_units, log, new_request_id
 from tollway.client.decision import Decision, Lease, LimitState
 from tollway.client.errors import InvalidArgument, NotFound, QuotaError, Unavailable
 from tollway.client.retry import retrying
@@ -129,14 +129,14 @@ class Leases(Connection):
             request_id=request_id or new_request_id(),
             key_id=key_id,
         )
-        answer = await self._ask(lambda methods: methods.Acquire, request, request.request_id)
+        answer = await self._ask(self._connected().Acquire, request, request.request_id)
         return Decision.of(answer.decision, request.request_id)
 
     async def renew(self, account_id: str, lease_id: str, duration: timedelta | None = None) -> Lease:
         """Makes a live lease last `duration` from now, never shorter than it would. Raises NotFound when it ended."""
         _check(account_id, lease_id)
         request = pb.RenewRequest(account_id=account_id, lease_id=lease_id, duration=_duration(duration))
-        return Lease.of((await self._ask(lambda methods: methods.Renew, request)).lease)
+        return Lease.of((await self._ask(self._connected().Renew, request)).lease)
 
     async def settle(self, account_id: str, lease_id: str, amount: int) -> tuple[LimitState, ...]:
         """Ends a lease and counts `amount` units of its reserve. Answers the limits as they stand now, or nothing when
@@ -145,13 +145,13 @@ class Leases(Connection):
         _check(account_id, lease_id)
         check_units("amount", amount, 0)
         request = pb.SettleRequest(account_id=account_id, lease_id=lease_id, amount=amount)
-        answer = await self._end(lambda methods: methods.Settle, request)
+        answer = await self._end(self._connected().Settle, request)
         return tuple(LimitState.of(state) for state in answer.limits) if answer is not None else ()
 
     async def release(self, account_id: str, lease_id: str) -> None:
         """Ends a lease: its place and its reserve are free. Raises NotFound when it had ended before."""
         _check(account_id, lease_id)
-        await self._end(lambda methods: methods.Release, pb.ReleaseRequest(account_id=account_id, lease_id=lease_id))
+        await self._end(self._connected().Release, pb.ReleaseRequest(account_id=account_id, lease_id=lease_id))
 
     async def leases(self, account_id: str, meter: str = "") -> list[Lease]:
         """The account's live leases, oldest first; only those of one meter, when it is given."""
@@ -159,21 +159,22 @@ class Leases(Connection):
         check_text("meter", meter)
         found: list[Lease] = []
         token = ""
+        method = self._connected().ListLeases
         while True:
             request = pb.ListLeasesRequest(account_id=account_id, meter=meter, page_size=1000, page_token=token)
-            page = await self._ask(lambda methods: methods.ListLeases, request)
+            page = await self._ask(method, request)
             found += map(Lease.of, page.leases)
             if not (token := page.next_page_token):
                 return found
 
-    async def _end(self, method: Callable[[Methods], Callable[..., Awaitable[Res]]], request: Message) -> Res | None:
+    async def _end(self, method: Callable[..., Awaitable[Res]], request: Message) -> Res | None:
         """None: the lease is gone after a call whose answer did not come, so that call has ended it."""
         unanswered = False
 
         async def attempt(seconds: float) -> Res | None:
             nonlocal unanswered
             try:
-                return await self._call(method(self._connected()), request, seconds)
+                return await self._call(method, request, seconds)
             except Unavailable:
                 unanswered = True
                 raise
@@ -187,11 +188,13 @@ class Leases(Connection):
     async def _keep(self, held: HeldLease, duration: timedelta | None) -> None:
         """Renews until it is cancelled or the lease is lost."""
         lasts = (duration or held.lease.expires_at - held.lease.acquired_at).total_seconds()
+        request = pb.RenewRequest(account_id=held.lease.account_id, lease_id=held.id, duration=_duration(duration))
+        renew = self._connected().Renew  # of this connection: a client that was closed does not connect again for it
         if not held.decision.replayed:  # a repeat's lease may be about to end
             await self._pace.sleep(lasts / _RENEWALS)
         while True:
             try:
-                held.renewed(await self.renew(held.lease.account_id, held.id, duration))
+                held.renewed(Lease.of((await self._ask(renew, request)).lease))
             except NotFound:
                 log.warning("the lease %s was lost while its work went on", held.id)
                 held.lost.set()

@@ -58,7 +58,7 @@ class Quota(Leases):
         Unavailable or DeadlineExceeded; each carries the `request_id`.
         """
         request = _to_request(Use(account_id, meter, amount, request_id, dry_run, key_id))
-        answer = await self._ask(lambda methods: methods.Consume, request, request.request_id)
+        answer = await self._ask(self._connected().Consume, request, request.request_id)
         return Decision.of(answer.decision, request.request_id)
 
     async def consume_batch(self, uses: Iterable[Use]) -> list[Decision | QuotaError]:
@@ -80,7 +80,7 @@ class Quota(Leases):
 
         async def attempt(seconds: float) -> None:
             batch = pb.ConsumeBatchRequest(requests=requests.values())
-            answer = await self._call(self._connected().ConsumeBatch, batch, seconds)
+            answer = await self._call(method, batch, seconds)
             for (place, request), result in zip(list(requests.items()), answer.results, strict=True):
                 outcome = outcomes[place] = _to_outcome(result, request.request_id)
                 if not isinstance(outcome, Unavailable):
@@ -91,6 +91,7 @@ class Quota(Leases):
                 raise waiting
 
         if asked := list(requests):
+            method = self._connected().ConsumeBatch
             try:
                 await retrying(attempt, self._timeout_s, self._pace)
             except QuotaError as error:
@@ -108,7 +109,7 @@ class Quota(Leases):
         check_text("account_id", account_id)
         check_text("key_id", key_id)
         request = pb.GetUsageRequest(account_id=account_id, key_id=key_id)
-        return Usage.of(await self._ask(lambda methods: methods.GetUsage, request))
+        return Usage.of(await self._ask(self._connected().GetUsage, request))
 
     async def reverse(self, account_id: str, request_id: str) -> Reversal:
         """Takes back what a `request_id` was granted within 48 hours, because the work behind it failed: its units
@@ -119,7 +120,7 @@ class Quota(Leases):
         check_text("account_id", account_id)
         check_text("request_id", request_id)
         request = pb.ReverseRequest(account_id=account_id, request_id=request_id)
-        answer = await self._ask(lambda methods: methods.Reverse, request, request_id)
+        answer = await self._ask(self._connected().Reverse, request, request_id)
         return Reversal(answer.meter, answer.amount, answer.replayed)
 
     async def set_cap(self, account_id: str, meter: str, limit: int | None, auto_stop: bool = True) -> LimitState:
@@ -135,7 +136,7 @@ class Quota(Leases):
         if limit is not None:
             check_units("limit", limit, 0)
             request.limit = limit
-        return LimitState.of((await self._ask(lambda methods: methods.SetCap, request)).cap)
+        return LimitState.of((await self._ask(self._connected().SetCap, request)).cap)
 
 
 def _to_request(use: Use) -> pb.ConsumeRequest:

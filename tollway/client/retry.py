@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tollway.client.errors import Unavailable
+from tollway.client.errors import Closed, Unavailable
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ PACE = Pace()
 
 
 async def retrying(attempt: Callable[[float], Awaitable[T]], timeout_s: float, pace: Pace = PACE) -> T:
-    """Calls `attempt(its seconds)` until it does not raise Unavailable; that is raised when the time is over.
+    """Calls `attempt(its seconds)` until it does not raise Unavailable; that is raised when the time is over, Closed at
+    once.
 
     The wait doubles up to `longest_s`, with jitter, on top of what the other side asked for (RetryInfo). A wait that
     would end after the deadline is not begun: the caller hears at once.
@@ -41,6 +42,8 @@ async def retrying(attempt: Callable[[float], Awaitable[T]], timeout_s: float, p
     while True:
         try:
             return await attempt(min(pace.attempt_s, deadline - pace.clock()))
+        except Closed:
+            raise
         except Unavailable as error:
             wished = error.retry_after.total_seconds() if error.retry_after is not None else 0.0
             pause = max(0.0, wished) + ceiling * pace.jitter()

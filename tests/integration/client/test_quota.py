@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from local import ports
 from services.kit.config import Settings
 from services.kit.rpc import Server
+from services.quota.grpc_leases import FULL_NAME as LEASES
 from services.quota.grpc_server import FULL_NAME
 from tests.integration.kit.test_tls import Authority
 from tests.integration.quota import world
 from tollway.client import Decision, InvalidArgument, KeyReused, NotFound, Quota, Tls, Unauthenticated, Unavailable, Use
+from tollway.quota.v1 import lease_pb2, lease_pb2_grpc, quota_pb2_grpc
 from tollway.quota.v1 import quota_pb2 as pb
-from tollway.quota.v1 import quota_pb2_grpc
 
 CALLS = 40
 
@@ -124,9 +125,45 @@ class _Yes:
     ConsumeBatch = GetUsage = Reverse = Consume
 
 
-async def serve(settings: Settings) -> Server:
+class _Silent(_Yes):
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def Consume(self, request: pb.ConsumeRequest, context: object) -> pb.ConsumeResponse:  # noqa: N802
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    ConsumeBatch = GetUsage = Reverse = Consume
+
+
+class _Leases:
+    """Grants leases of a second and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def Acquire(self, request: lease_pb2.AcquireRequest, context: object) -> lease_pb2.AcquireResponse:  # noqa: N802
+        self.asked.append("Acquire")
+        lease = pb.Lease(id="lease_1", account_id=request.account_id, meter=request.meter)
+        lease.expire_time.FromSeconds(1)
+        return lease_pb2.AcquireResponse(decision=pb.Decision(allowed=True, lease=lease))
+
+    async def Renew(self, request: lease_pb2.RenewRequest, context: object) -> lease_pb2.RenewResponse:  # noqa: N802
+        self.asked.append("Renew")
+        return lease_pb2.RenewResponse()
+
+    async def Release(self, request: lease_pb2.ReleaseRequest, context: object) -> lease_pb2.ReleaseResponse:  # noqa: N802
+        self.asked.append("Release")
+        return lease_pb2.ReleaseResponse()
+
+    Settle = ListLeases = Release
+
+
+async def serve(settings: Settings, service: _Yes | None = None, leases: _Leases | None = None) -> Server:
     server = Server(settings, 0)
-    server.add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, _Yes(), FULL_NAME)
+    server.add(quota_pb2_grpc.add_QuotaServiceServicer_to_server, service or _Yes(), FULL_NAME)
+    server.add(lease_pb2_grpc.add_LeaseServiceServicer_to_server, leases or _Leases(), LEASES)
     await server.start()
     return server
 
@@ -170,5 +207,43 @@ async def test_a_client_that_was_closed_connects_anew() -> None:
             assert await quota.consume("acct_a", "messages")
             await quota.close()
         await quota.close()
+    finally:
+        await server.stop()
+
+
+async def test_who_waits_while_the_client_is_closed_hears_that_and_the_id_to_ask_again_with() -> None:
+    service = _Silent()
+    server = await serve(Settings(local=True), service)
+    away = f"127.0.0.1:{ports.reserve()}"
+    try:
+        for address in (f"127.0.0.1:{server.port}", away):
+            quota = Quota(address, timeout_s=20)
+            waiting = asyncio.create_task(quota.consume("acct_a", "messages", request_id="r1"))
+            batch = asyncio.create_task(quota.consume_batch([Use("acct_a", "messages", request_id="r2")]))
+            if address != away:
+                await asyncio.wait_for(service.asked.wait(), 10)
+            await asyncio.sleep(0.2)  # where nobody listens the calls may be between two attempts
+            await quota.close()
+            with pytest.raises(Unavailable) as caught:
+                await asyncio.wait_for(waiting, 5)
+            assert (caught.value.reason, caught.value.request_id) == ("CLOSED", "r1")
+            (told,) = await asyncio.wait_for(batch, 5)
+            assert isinstance(told, Unavailable)
+            assert (told.reason, told.request_id) == ("CLOSED", "r2")
+            assert quota._channel is None  # nobody would close it
+    finally:
+        await server.stop()
+
+
+async def test_who_is_cancelled_while_it_waits_is_cancelled() -> None:
+    service = _Silent()
+    server = await serve(Settings(local=True), service)
+    try:
+        async with Quota(f"127.0.0.1:{server.port}") as quota:
+            waiting = asyncio.create_task(quota.consume("acct_a", "messages"))
+            await asyncio.wait_for(service.asked.wait(), 10)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
     finally:
         await server.stop()
