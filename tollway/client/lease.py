@@ -16,8 +16,11 @@ from tollway.client.errors import InvalidArgument, NotFound, QuotaError, Unavail
 from tollway.client.retry import retrying
 from tollway.quota.v1 import lease_pb2 as pb
 
-# Renewed when a third of its time has passed: two renewals may fail and it still lives.
+# Renewed when a third of its time has passed: the first renewal may fail and it still lives.
 _RENEWALS = 3
+# Said by the service before it begins. STORE_UNAVAILABLE and EXPIRED_IN_QUEUE are said too of what was committed, when
+# the database's answer to that was lost.
+_NOTHING_DONE = frozenset({"QUEUE_FULL", "BILLING_UNAVAILABLE"})
 _SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(hours=24)
 
 
@@ -33,7 +36,8 @@ class HeldLease:
     """A lease that is renewed for as long as the block lasts.
 
     `used`: set it to the units of the reserve that were really used, 0 to what was reserved; None counts all of it.
-    `lost` is set when it ended although it was renewed: the service was away for too long, or somebody released it.
+    `lost` is set when it ended although it was renewed: somebody released it, or the service was away for as long as
+    it lasts. It stays lost, and is renewed no more.
     """
 
     def __init__(self, lease: Lease, decision: Decision) -> None:
@@ -76,13 +80,14 @@ class Leases(Connection):
         (see `reverse`). A release that does not reach the service is logged, for the lease ends by itself.
 
         Raises Refused before the block, and after it, where units in reserve have to be counted, NotFound if the lease
-        was lost: they are not counted then, so `consume` them.
+        was lost: they are not counted then, and never will be, so `consume` them.
         """
+        renew = self._connected().Renew  # of this connection: a client that was closed does not connect again for it
         decision = await self.acquire(account_id, meter, amount, reserve, duration, request_id, key_id)
         if not decision or decision.lease is None:
             raise Refused(decision)
         held = HeldLease(decision.lease, decision)
-        renewing = asyncio.create_task(self._keep(held, duration), name=f"lease {held.id}")
+        renewing = asyncio.create_task(self._keep(held, duration, renew), name=f"lease {held.id}")
         try:
             yield held
         except BaseException:
@@ -90,10 +95,7 @@ class Leases(Connection):
             await self._let_go(held)
             raise
         await _stop(renewing)
-        if held.lease.reserved:
-            await self.settle(account_id, held.id, held.lease.reserved if held.used is None else held.used)
-        else:
-            await self._let_go(held)
+        await self._conclude(held)
 
     async def acquire(
         self,
@@ -168,40 +170,57 @@ class Leases(Connection):
                 return found
 
     async def _end(self, method: Callable[..., Awaitable[Res]], request: Message) -> Res | None:
-        """None: the lease is gone after a call whose answer did not come, so that call has ended it."""
-        unanswered = False
+        """None: the lease is gone after a call of which nobody knows what it did, so that call has ended it."""
+        in_doubt = False
 
         async def attempt(seconds: float) -> Res | None:
-            nonlocal unanswered
+            nonlocal in_doubt
             try:
                 return await self._call(method, request, seconds)
-            except Unavailable:
-                unanswered = True
+            except Unavailable as error:
+                in_doubt = in_doubt or error.reason not in _NOTHING_DONE
                 raise
             except NotFound:
-                if unanswered:
+                if in_doubt:
                     return None
                 raise
 
         return await retrying(attempt, self._timeout_s, self._pace)
 
-    async def _keep(self, held: HeldLease, duration: timedelta | None) -> None:
-        """Renews until it is cancelled or the lease is lost."""
+    async def _keep(
+        self, held: HeldLease, duration: timedelta | None, renew: Callable[..., Awaitable[pb.RenewResponse]]
+    ) -> None:
+        """Renews until it is cancelled or the lease is lost: it ended, or all its time passed without a renewal."""
+        clock = self._pace.clock
         lasts = (duration or held.lease.expires_at - held.lease.acquired_at).total_seconds()
+        ends = clock() + lasts
         request = pb.RenewRequest(account_id=held.lease.account_id, lease_id=held.id, duration=_duration(duration))
-        renew = self._connected().Renew  # of this connection: a client that was closed does not connect again for it
         if not held.decision.replayed:  # a repeat's lease may be about to end
             await self._pace.sleep(lasts / _RENEWALS)
-        while True:
+        while (left := ends - clock()) > 0:
             try:
-                held.renewed(Lease.of((await self._ask(renew, request)).lease))
+                answer = await self._ask(renew, request, timeout_s=min(self._timeout_s, left))
             except NotFound:
-                log.warning("the lease %s was lost while its work went on", held.id)
-                held.lost.set()
-                return
+                break
             except QuotaError as error:
                 log.warning("the lease %s could not be renewed, which is tried again: %s", held.id, error.reason)
-            await self._pace.sleep(lasts / _RENEWALS)
+            else:
+                held.renewed(Lease.of(answer.lease))
+                ends = clock() + lasts
+            await self._pace.sleep(min(lasts / _RENEWALS, max(0.0, ends - clock())))
+        log.warning("the lease %s was lost while its work went on", held.id)
+        held.lost.set()
+
+    async def _conclude(self, held: HeldLease) -> None:
+        """Counts what was used of the reserve, and frees the rest."""
+        reserved = held.lease.reserved
+        if reserved and not held.lost.is_set():
+            await self.settle(held.lease.account_id, held.id, reserved if held.used is None else held.used)
+            return
+        # Also what is lost by our clock and may live by the service's: its units are not to be counted twice.
+        await self._let_go(held)
+        if reserved:
+            raise NotFound("The lease was lost before its reserve was counted.", reason="LEASE_NOT_FOUND")
 
     async def _let_go(self, held: HeldLease) -> None:
         """Frees what is held. What went wrong is not the block's failure: the lease ends by its time."""

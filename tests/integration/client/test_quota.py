@@ -247,3 +247,19 @@ async def test_who_is_cancelled_while_it_waits_is_cancelled() -> None:
                 await waiting
     finally:
         await server.stop()
+
+
+async def test_a_closed_client_does_not_connect_again_to_renew_and_the_lease_is_lost_in_its_time() -> None:
+    leases = _Leases()
+    server = await serve(Settings(local=True), leases=leases)
+    try:
+        quota = Quota(f"127.0.0.1:{server.port}")
+        async with quota.lease("acct_a", "messages") as lease:
+            await quota.close()
+            await asyncio.wait_for(lease.lost.wait(), 10)
+            assert quota._channel is None
+            assert leases.asked == ["Acquire"]
+        assert leases.asked == ["Acquire", "Release"]
+        await quota.close()
+    finally:
+        await server.stop()

@@ -134,7 +134,41 @@ async def test_a_lost_lease_is_told_to_the_block_and_units_in_reserve_are_not_lo
     with pytest.raises(NotFound) as caught:
         await work()
     assert caught.value.reason == "LEASE_NOT_FOUND"
-    assert kinds(service) == ["Acquire", "Renew", "Settle"]
+    assert kinds(service) == ["Acquire", "Renew", "Release"]
+
+
+async def test_a_lease_that_was_not_renewed_for_its_whole_time_is_lost_and_renewed_no_more() -> None:
+    time = Time()
+    service = Service([granted(10), AWAY])
+    began = time.now
+
+    async def work() -> None:
+        async with Wired(service, time).lease("acct_1", "downloads", reserve=10) as lease:
+            await asyncio.wait_for(lease.lost.wait(), 5)
+            assert time.now == pytest.approx(began + 600)
+            renewals = len(service.requests)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(service.requests) == renewals
+
+    with pytest.raises(NotFound) as caught:
+        await work()
+    assert caught.value.reason == "LEASE_NOT_FOUND"
+    assert "Settle" not in kinds(service)
+
+
+async def test_a_renewal_that_succeeds_in_time_gives_the_lease_its_whole_time_again() -> None:
+    time = Time()
+    began = time.now
+
+    def renew(_: Any, __: float) -> lease_pb2.RenewResponse:
+        if time.now < began + 300:
+            raise AWAY
+        return RENEWED
+
+    async with Wired(Service([granted(), renew]), time).lease("acct_1", "downloads") as lease:
+        await until(lambda: time.now > began + 2000)
+        assert not lease.lost.is_set()
 
 
 async def test_details_that_nobody_can_read_do_not_end_the_renewals() -> None:
@@ -162,6 +196,22 @@ async def test_a_settlement_whose_answer_was_lost_is_done_when_the_lease_is_gone
     assert await Wired(Service([late, GONE])).settle("acct_1", "lease_1", 3) == ()
     with pytest.raises(NotFound):
         await Wired(Service([GONE])).settle("acct_1", "lease_1", 3)
+
+
+def said(reason: str) -> grpc.aio.AioRpcError:
+    return rpc_error(grpc.StatusCode.UNAVAILABLE, "Not now.", ErrorInfo(reason=reason, domain="tollway"))
+
+
+@pytest.mark.parametrize("reason", ["QUEUE_FULL", "BILLING_UNAVAILABLE"])
+async def test_a_lease_that_is_gone_after_the_service_said_it_did_nothing_ended_before(reason: str) -> None:
+    with pytest.raises(NotFound):
+        await Wired(Service([said(reason), GONE])).settle("acct_1", "lease_1", 3)
+    assert await Wired(Service([said(reason), AWAY, said(reason), GONE])).settle("acct_1", "lease_1", 3) == ()
+
+
+@pytest.mark.parametrize("reason", ["STORE_UNAVAILABLE", "EXPIRED_IN_QUEUE"])
+async def test_a_store_that_was_silent_may_have_ended_the_lease(reason: str) -> None:
+    assert await Wired(Service([said(reason), GONE])).settle("acct_1", "lease_1", 3) == ()
 
 
 async def test_every_page_of_leases_is_read() -> None:
