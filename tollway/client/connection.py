@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,11 +92,22 @@ class Connection:
         self._pace = pace
         self._channel: grpc.aio.Channel | None = None
         self._methods: Methods | None = None
+        self._unfinished: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Ends the connection: calls that wait raise Unavailable, reason CLOSED, and leases are renewed
-        no more. The next call would open a new one.
+        """Ends the connection, once what ends leases in the background is done: two calls' time at most.
+
+        Other calls that wait raise Unavailable, reason CLOSED; leases are renewed no more. The next call would open a
+        new connection.
         """
+        # In a task of its own: what cancels again at every await, as anyio does, would leave the connection open.
+        self._closing = asyncio.create_task(self._close(), name="close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._unfinished:
+            await asyncio.wait(self._unfinished)
         channel, self._channel, self._methods = self._channel, None, None
         if channel is not None:
             await channel.close()
@@ -108,6 +119,22 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _go_on(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task that its caller's cancellation does not reach; `close` waits for it."""
+        task = asyncio.create_task(work, name=name)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return task
+
+    async def _see_through(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Until it is done. It goes on when the caller is cancelled, and then its failure is logged."""
+        task = self._go_on(work, name)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
 
     def _connected(self) -> Methods:
         # Not in __init__: a channel belongs to the loop that runs when it is made, and modules are imported before.
@@ -153,6 +180,11 @@ class Connection:
         except QuotaError as error:
             error.request_id = request_id
             raise
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s failed after its caller was cancelled: %r", task.get_name(), error)
 
 
 def new_request_id() -> str:

@@ -77,13 +77,19 @@ class Leases(Connection):
 
         Renews it in the background. Afterwards, with a reserve, it is settled with what `used` says; without one, or
         when the block fails or is cancelled, it is released: its reserve is free again, and `amount` stays counted
-        (see `reverse`). A release that does not reach the service is logged, for the lease ends by itself.
+        (see `reverse`). A release that does not reach the service is logged, for the lease ends by itself. Whoever is
+        cancelled meanwhile leaves at once, and settlement or release go on in the background, for which `close` waits.
 
         Raises Refused before the block, and after it, where units in reserve have to be counted, NotFound if the lease
         was lost: they are not counted then, and never will be, so `consume` them.
         """
         renew = self._connected().Renew  # of this connection: a client that was closed does not connect again for it
-        decision = await self.acquire(account_id, meter, amount, reserve, duration, request_id, key_id)
+        acquiring = asyncio.create_task(self.acquire(account_id, meter, amount, reserve, duration, request_id, key_id))
+        try:
+            decision = await asyncio.shield(acquiring)
+        except asyncio.CancelledError:
+            self._go_on(self._undo(acquiring), "release of what came too late")
+            raise
         if not decision or decision.lease is None:
             raise Refused(decision)
         held = HeldLease(decision.lease, decision)
@@ -91,11 +97,11 @@ class Leases(Connection):
         try:
             yield held
         except BaseException:
-            await _stop(renewing)
-            await self._let_go(held)
+            renewing.cancel()
+            await self._see_through(self._let_go(held.lease), f"release of {held.id}")
             raise
-        await _stop(renewing)
-        await self._conclude(held)
+        renewing.cancel()
+        await self._see_through(self._conclude(held), f"settlement of {held.id}")
 
     async def acquire(
         self,
@@ -218,18 +224,28 @@ class Leases(Connection):
             await self.settle(held.lease.account_id, held.id, reserved if held.used is None else held.used)
             return
         # Also what is lost by our clock and may live by the service's: its units are not to be counted twice.
-        await self._let_go(held)
+        await self._let_go(held.lease)
         if reserved:
             raise NotFound("The lease was lost before its reserve was counted.", reason="LEASE_NOT_FOUND")
 
-    async def _let_go(self, held: HeldLease) -> None:
+    async def _undo(self, acquiring: asyncio.Task[Decision]) -> None:
+        """Frees what is granted to a caller who has left."""
+        try:
+            decision = await acquiring
+        except QuotaError as error:
+            log.warning("what a cancelled caller acquired, if anything, is left to end by itself: %s", error.reason)
+            return
+        if decision.lease is not None:
+            await self._let_go(decision.lease)
+
+    async def _let_go(self, lease: Lease) -> None:
         """Frees what is held. What went wrong is not the block's failure: the lease ends by its time."""
         try:
-            await self.release(held.lease.account_id, held.id)
+            await self.release(lease.account_id, lease.id)
         except NotFound:
             pass  # it had ended
         except QuotaError as error:
-            log.warning("the lease %s is left to end by itself: %s", held.id, error.reason)
+            log.warning("the lease %s is left to end by itself: %s", lease.id, error.reason)
 
 
 def _duration(wanted: timedelta | None) -> Duration | None:
@@ -245,8 +261,3 @@ def _duration(wanted: timedelta | None) -> Duration | None:
 def _check(account_id: str, lease_id: str) -> None:
     check_text("account_id", account_id)
     check_text("lease_id", lease_id)
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})

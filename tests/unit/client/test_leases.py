@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -181,6 +182,95 @@ async def test_details_that_nobody_can_read_do_not_end_the_renewals() -> None:
         time.turns.release()
         time.turns.release()
         await asyncio.wait_for(lease.lost.wait(), 5)
+
+
+@pytest.mark.parametrize("reserve", [0, 10])
+async def test_a_block_that_is_cancelled_again_at_every_step_is_released(reserve: int) -> None:
+    service = Service([granted(reserve), RELEASED])
+    quota = Wired(service, Patient())
+    with anyio.move_on_after(0.01) as scope:
+        async with quota.lease("acct_1", "downloads", reserve=reserve):
+            await anyio.sleep(5)
+    assert scope.cancelled_caught
+    await quota.close()
+    assert kinds(service) == ["Acquire", "Release"]
+
+
+async def test_a_client_that_is_closed_while_it_is_cancelled_releases_first() -> None:
+    service = Service([granted(), RELEASED])
+    with anyio.move_on_after(0.01):
+        async with Wired(service, Patient()) as quota, quota.lease("acct_1", "downloads"):
+            await anyio.sleep(5)
+    await until(lambda: kinds(service) == ["Acquire", "Release"])
+
+
+async def test_a_block_that_ended_well_is_settled_though_its_caller_is_cancelled_meanwhile() -> None:
+    answering = asyncio.Event()
+    service = Service([granted(10), answering, AWAY, lease_pb2.SettleResponse()])
+    quota = Wired(service)
+
+    async def work() -> None:
+        async with quota.lease("acct_1", "downloads", reserve=10) as lease:
+            lease.used = 4
+
+    working = asyncio.create_task(work())
+    await until(lambda: kinds(service) == ["Acquire", "Settle"])
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    answering.set()
+    await quota.close()
+    assert [(type(each).__name__, each.amount) for each in service.requests[1:]] == [("SettleRequest", 4)] * 2
+
+
+async def test_a_settlement_that_fails_after_its_caller_was_cancelled_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answering = asyncio.Event()
+    service = Service([granted(10), answering, GONE])
+    quota = Wired(service)
+
+    async def work() -> None:
+        async with quota.lease("acct_1", "downloads", reserve=10):
+            pass
+
+    working = asyncio.create_task(work())
+    await until(lambda: kinds(service) == ["Acquire", "Settle"])
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    answering.set()
+    await quota.close()
+    assert "settlement of lease_1 failed" in caplog.text
+
+
+async def test_what_is_granted_to_a_caller_that_was_cancelled_meanwhile_is_released() -> None:
+    answering = asyncio.Event()
+    service = Service([answering, AWAY, granted(), RELEASED])
+    quota = Wired(service)
+    acquiring = asyncio.create_task(quota.lease("acct_1", "downloads").__aenter__())
+    await until(lambda: kinds(service) == ["Acquire"])
+    acquiring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await acquiring
+    answering.set()
+    await quota.close()
+    assert kinds(service) == ["Acquire", "Acquire", "Release"]
+
+
+@pytest.mark.parametrize("answer", [AWAY, lease_pb2.AcquireResponse(decision=refused(429).decision)])
+async def test_a_caller_that_was_cancelled_and_granted_nothing_leaves_nothing_behind(answer: Any) -> None:
+    answering = asyncio.Event()
+    service = Service([answering, answer, answer])
+    quota = Wired(service, Time())
+    acquiring = asyncio.create_task(quota.lease("acct_1", "downloads").__aenter__())
+    await until(lambda: kinds(service) == ["Acquire"])
+    acquiring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await acquiring
+    answering.set()
+    await quota.close()
+    assert set(kinds(service)) == {"Acquire"}
 
 
 async def test_a_release_that_finds_nothing_or_nobody_is_not_the_blocks_failure() -> None:
