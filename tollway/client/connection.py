@@ -199,6 +199,7 @@ def check_text(name: str, value: Any) -> None:
         raise InvalidArgument(f"{name} must be text.", field=name) from None
 
 
-def check_units(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_UNITS:
-        raise InvalidArgument(f"{name} must be a whole number from {least} to 2^62.", field=name)
+def check_units(name: str, value: Any, least: int, most: int = MOST_UNITS) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        told = "2^62" if most == MOST_UNITS else most
+        raise InvalidArgument(f"{name} must be a whole number from {least} to {told}.", field=name)

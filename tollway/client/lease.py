@@ -35,7 +35,6 @@ class Refused(Exception):
 class HeldLease:
     """A lease that is renewed for as long as the block lasts.
 
-    `used`: set it to the units of the reserve that were really used, 0 to what was reserved; None counts all of it.
     `lost` is set when it ended although it was renewed: somebody released it, or the service was away for as long as
     it lasts. It stays lost, and is renewed no more.
     """
@@ -43,8 +42,8 @@ class HeldLease:
     def __init__(self, lease: Lease, decision: Decision) -> None:
         self.decision = decision
         self.lost = asyncio.Event()
-        self.used: int | None = None
         self._lease = lease
+        self._used: int | None = None
 
     @property
     def id(self) -> str:
@@ -54,6 +53,20 @@ class HeldLease:
     def lease(self) -> Lease:
         """As it stood when it was acquired or renewed last."""
         return self._lease
+
+    @property
+    def used(self) -> int | None:
+        """The units of the reserve that were really used: set it to 0 to what was reserved; None counts all of it.
+
+        Setting it to anything else raises InvalidArgument.
+        """
+        return self._used
+
+    @used.setter
+    def used(self, units: int | None) -> None:
+        if units is not None:
+            check_units("used", units, 0, self._lease.reserved)
+        self._used = units
 
     def renewed(self, lease: Lease) -> None:
         self._lease = lease

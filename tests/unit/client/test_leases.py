@@ -273,6 +273,20 @@ async def test_a_caller_that_was_cancelled_and_granted_nothing_leaves_nothing_be
     assert set(kinds(service)) == {"Acquire"}
 
 
+@pytest.mark.parametrize("units", [11, -1, 1.0, True, "3"])
+async def test_units_that_are_not_held_cannot_be_used_and_the_block_that_says_so_releases(units: Any) -> None:
+    service = Service([granted(10), RELEASED])
+
+    async def work() -> None:
+        async with Wired(service, Patient()).lease("acct_1", "downloads", 0, reserve=10) as lease:
+            lease.used = units
+
+    with pytest.raises(InvalidArgument) as caught:
+        await work()
+    assert caught.value.field == "used"
+    assert kinds(service) == ["Acquire", "Release"]
+
+
 async def test_a_release_that_finds_nothing_or_nobody_is_not_the_blocks_failure() -> None:
     for answer in (GONE, AWAY):
         service = Service([granted(), answer])
