@@ -26,8 +26,9 @@ class QuotaMiddleware:
     """Counts `amount` units of `meter` before each HTTP request reaches `app`, and answers itself when refused.
 
     `account` finds the account's id in the ASGI scope, as a function or a coroutine function; None lets the request
-    through uncounted: for health checks, and for callers that `app` itself turns away. It must come from credentials
-    that were checked, never from a header that the caller may write.
+    through uncounted: for health checks, and for callers that `app` itself turns away. For limits per API key it gives
+    `(account_id, key_id)`: `return caller.account_id, caller.key_id`. Both must come from credentials that were
+    checked, never from a header that the caller may write.
 
     Refused: an `application/problem+json` answer with the decision's status (402, 403, 429 or 503), `reason`, `used`,
     `limit`, `remaining`, `resets_at`, and the headers RateLimit-Policy, RateLimit and, if waiting helps, Retry-After.

@@ -14,7 +14,9 @@ from tollway.client.errors import InvalidArgument, NotFound, Unavailable
 from tollway.client.quota import Quota
 
 OnUnavailable = Literal["deny", "allow"]
-Account = str | None | Awaitable[str | None]
+# An account's id, also with the id of the API key that the use came with; None passes uncounted.
+Caller = str | tuple[str, str] | None
+Account = Caller | Awaitable[Caller]
 RETRY_AFTER = timedelta(seconds=1)  # when the service named no time
 
 log = logging.getLogger("tollway.client")
@@ -44,12 +46,13 @@ class Gate:
 
         Raises what is the operator's to mend: a meter that the plan lacks, a token that is not accepted.
         """
-        account_id = await account if inspect.isawaitable(account) else account
-        if account_id is None:
+        caller: Caller = await account if inspect.isawaitable(account) else account
+        if caller is None:
             return None
+        account_id, key_id = (caller, "") if isinstance(caller, str) else caller
         try:
             # The caller's own Idempotency-Key is not used: whoever repeats one would use the service for nothing.
-            return await self.quota.consume(account_id, self.meter, self.amount)
+            return await self.quota.consume(account_id, self.meter, self.amount, key_id=key_id)
         except Unavailable as error:
             if self.on_unavailable == "allow":
                 # The only trace of what was not counted, unless the answer alone was lost.

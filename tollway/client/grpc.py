@@ -39,7 +39,8 @@ class QuotaInterceptor(grpc.aio.ServerInterceptor):
 
     `account` finds the account's id in the call's details (method and metadata), as a function or a coroutine
     function; None lets the RPC through uncounted: for health checks, and for callers that the service itself turns
-    away. It must come from credentials that were checked.
+    away. For limits per API key it gives `(account_id, key_id)`: `return caller.account_id, caller.key_id`. Both must
+    come from credentials that were checked.
 
     Refused: RESOURCE_EXHAUSTED, or PERMISSION_DENIED where the catalog says 403, or UNAVAILABLE where it says 503; with
     the catalog's sentence, ErrorInfo (the catalog's reason in capitals; `meter`, `used`, `limit`, `remaining`, … as

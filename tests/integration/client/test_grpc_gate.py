@@ -188,6 +188,13 @@ async def test_an_rpc_of_no_account_and_an_unknown_method_are_not_counted() -> N
     assert service.requests == []
 
 
+async def test_a_caller_may_be_an_account_with_the_key_that_it_came_with() -> None:
+    service = Service([allowed()])
+    async with gated(service, account=lambda _: ("acct_9", "key_7")) as (channel, _):
+        assert await call(channel) == "x"
+    assert [(each.account_id, each.key_id) for each in service.requests] == [("acct_9", "key_7")]
+
+
 async def test_an_account_that_quota_does_not_know_is_denied() -> None:
     unknown = rpc_error(grpc.StatusCode.NOT_FOUND, "No.", ErrorInfo(reason="ACCOUNT_NOT_FOUND", domain="tollway"))
     async with gated(Service([unknown])) as (channel, _):
