@@ -16,6 +16,7 @@ MEDIA_TYPE = "application/problem+json"
 # The types that draft-ietf-httpapi-ratelimit-headers registers with IANA.
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+_MOST = 999_999_999_999_999  # an Integer of RFC 9651; with one digit more, parsers drop the whole field
 
 Headers = list[tuple[str, str]]
 
@@ -66,16 +67,19 @@ def body(document: dict[str, Any]) -> bytes:
 
 
 def rate_limit(limits: tuple[LimitState, ...]) -> Headers:
-    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers); nothing when nothing limits."""
+    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers); nothing when nothing limits.
+
+    A cap that only warns limits nothing.
+    """
     now = datetime.now(UTC)
     policies, states = [], []
     for state in limits:
-        if state.limit is None:
+        if state.limit is None or (state.kind == "cap" and not state.auto_stop):
             continue
         name = _quoted(state.name)
-        policies.append(f"{name};q={state.limit}{_policy(state)}")
+        policies.append(f"{name};q={min(state.limit, _MOST)}{_policy(state)}")
         reset = f";t={max(0, _seconds(state.resets_at - now))}" if state.resets_at is not None else ""
-        states.append(f"{name};r={state.remaining or 0}{reset}")
+        states.append(f"{name};r={min(state.remaining or 0, _MOST)}{reset}")
     if not policies:
         return []
     return [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(states))]

@@ -134,6 +134,35 @@ async def test_an_account_may_be_looked_up_asynchronously() -> None:
     assert [request.account_id for request in service.requests] == ["acct_9"]
 
 
+async def test_a_caller_may_be_an_account_with_the_key_that_it_came_with() -> None:
+    async def looked_up(_: Any) -> tuple[str, str]:
+        return "acct_9", "key_7"
+
+    service = Service([allowed()])
+    for find in (looked_up, lambda _: ("acct_9", "key_7"), lambda _: "acct_9"):
+        await get(service, account=find)
+    asked = [(request.account_id, request.key_id) for request in service.requests]
+    assert asked == [("acct_9", "key_7"), ("acct_9", "key_7"), ("acct_9", "")]
+
+
+async def test_a_cap_that_only_warns_is_no_limit_in_the_headers() -> None:
+    limits = [
+        pb.LimitState(name="month", used=2, limit=10, remaining=8),
+        pb.LimitState(name="warned", used=2, limit=1, kind=pb.LIMIT_KIND_CAP),
+        pb.LimitState(name="stopped", used=2, limit=3, remaining=1, kind=pb.LIMIT_KIND_CAP, auto_stop=True),
+    ]
+    answer, _ = await get(Service([allowed(limits=limits)]))
+    assert answer.headers["ratelimit-policy"] == '"month";q=10, "stopped";q=3'
+    assert answer.headers["ratelimit"] == '"month";r=8, "stopped";r=1'
+
+
+async def test_numbers_in_the_headers_have_at_most_the_digits_that_a_parser_takes() -> None:
+    limits = [pb.LimitState(name="month", used=2, limit=2**62, remaining=2**62 - 2)]
+    answer, _ = await get(Service([allowed(limits=limits)]))
+    assert answer.headers["ratelimit-policy"] == '"month";q=999999999999999'
+    assert answer.headers["ratelimit"] == '"month";r=999999999999999'
+
+
 UNKNOWN = rpc_error(
     grpc.StatusCode.NOT_FOUND, "There is no such account.", ErrorInfo(reason="ACCOUNT_NOT_FOUND", domain="tollway")
 )
