@@ -128,7 +128,7 @@ class QueueFull(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    """The database did not answer in time. Nothing was counted."""
+    """The database did not answer in time. Nothing was counted, or its answer was lost: the same key tells."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -204,7 +204,7 @@ class Lane:
         finding_out = asyncio.ensure_future(self._connection.recover())
         try:
             while not (await asyncio.wait((finding_out,), timeout=self._patience_s / 8))[0]:
-                self._waiting(asks)
+                self._waiting(asks, late=StoreUnavailable)  # not Expired, of which nothing was counted
         finally:
             finding_out.cancel()
         return finding_out.result()
@@ -224,7 +224,7 @@ class Lane:
         except Exception as error:
             log.warning("lane.days", error=repr(error))
 
-    def _waiting(self, asks: Iterable[_Ask]) -> list[_Ask]:
+    def _waiting(self, asks: Iterable[_Ask], late: Callable[[], TollwayError] = Expired) -> list[_Ask]:
         """Those whose callers still wait; the others are told, or have left."""
         now = asyncio.get_running_loop().time()
         oldest = now - self._patience_s
@@ -233,7 +233,7 @@ class Lane:
             if ask.call.future.done():
                 continue
             if ask.call.deadline <= now:
-                ask.answer(Expired())
+                ask.answer(late())
             elif ask.arrived <= oldest:
                 ask.answer(_unverified(ask.use) if self._may_pass(ask.use) else StoreUnavailable())
             else:

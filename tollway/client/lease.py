@@ -18,9 +18,9 @@ from tollway.quota.v1 import lease_pb2 as pb
 
 # Renewed when a third of its time has passed: the first renewal may fail and it still lives.
 _RENEWALS = 3
-# Said by the service before it begins. STORE_UNAVAILABLE and EXPIRED_IN_QUEUE are said too of what was committed, when
-# the database's answer to that was lost.
-_NOTHING_DONE = frozenset({"QUEUE_FULL", "BILLING_UNAVAILABLE"})
+# Said by the service before it begins. STORE_UNAVAILABLE is said too of what was committed, when the database's answer
+# to that was lost.
+_NOTHING_DONE = frozenset({"QUEUE_FULL", "EXPIRED_IN_QUEUE", "BILLING_UNAVAILABLE"})
 _SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(hours=24)
 
 

@@ -42,17 +42,17 @@ def last_cell(account: Account, meter: str) -> Cell | None:
 
 def is_left(account: Account, meter: str) -> bool:
     """Whether another period runs than the one that was counted last."""
-    cell, span = last_cell(account, meter), account.spans[_BILLING]
+    cell, span = account.counters.get(meter, {}).get(_BILLING), account.spans[_BILLING]
     # One that has not begun was counted by a clock that was set back: it must not be found over when it begins.
     return cell is not None and cell[0] != span.start and (span.end is None or cell[0] < span.end)
 
 
 def present_cell(account: Account, meter: str) -> Cell:
     """Of the period that runs."""
-    span, cell = account.spans[_BILLING], last_cell(account, meter)
+    cell = last_cell(account, meter)
     if cell is not None and not is_left(account, meter):
         return cell
-    used = unsold = 0
+    span, used, unsold = account.spans[_BILLING], 0, 0
     for each in _left(account, meter):
         if each[0] == span.start:
             _, used, unsold, _ = each

@@ -5,6 +5,7 @@ Uses are in `test_lane`.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -22,7 +23,7 @@ from services.quota.domain import (
     Settle,
     Use,
 )
-from services.quota.errors import LeaseNotFound
+from services.quota.errors import LeaseNotFound, StoreUnavailable
 from services.quota.lane import Lane
 from tests.contract.quota.test_commands import guarded
 from tests.integration.quota import lanes, world
@@ -133,3 +134,22 @@ async def test_a_cap_that_was_set_is_set_and_announced_once(database: str, fault
                 assert not (await decided(asked, Use("acct_a", "messages", 1))).allowed
         told = await lanes.rows(engine, "SELECT count(*) FROM outbox WHERE type LIKE '%CapReached'")
         assert told == [(1,)]
+
+
+async def test_a_caller_whose_time_ends_in_doubt_does_not_hear_that_nothing_was_counted(database: str) -> None:
+    async with world.tables(database) as engine, proxies.before(database) as (proxy, dsn):
+        await world.put(engine, guarded("acct_a", quota=None))
+        async with serving(engine, dsn, patience_s=15.0) as lane:
+            await decided(lane, Use("acct_a", "messages", 1))
+            [(lane_id,)] = await lanes.rows(engine, "SELECT id FROM lane")
+            proxy.at, proxy.fault = str(lane_id).encode(), Fault.SILENCE
+            asked = lane.decide([Use("acct_a", "messages", 1, "k")], 1.0)
+            async with asyncio.timeout(10):
+                while not proxy.struck:  # noqa: ASYNC110 - the proxy announces to nobody that it has struck
+                    await asyncio.sleep(0.01)
+            proxy.delay_s = 2.5  # finding out takes its time
+            [told] = await asked
+            assert isinstance(told, StoreUnavailable)
+            proxy.delay_s = 0.0
+            assert (await decided(lane, Use("acct_a", "messages", 1, "k"))).replayed
+        assert await lanes.totals(engine) == (2, 2)
