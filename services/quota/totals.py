@@ -66,7 +66,7 @@ FROM unnest(CAST(:account_id AS text[]), CAST(:meter AS text[]), CAST(:period_st
 _NOTE = text(f"""
 INSERT INTO usage_announced (account_id, meter, period_start, period_end, used, final)
 SELECT n.account_id, n.meter, n.period_start, n.period_end, n.used, false {_NOTED}
-ON CONFLICT (account_id, meter, period_start) DO UPDATE SET used = excluded.used
+ON CONFLICT (account_id, meter, period_start) DO UPDATE SET used = excluded.used, period_end = excluded.period_end
 """)
 # Nothing of it was announced while it ran; its end shall be.
 _NOTE_END = text(f"""

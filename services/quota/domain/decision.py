@@ -168,8 +168,8 @@ def count(account: Account, meter_name: str, amount: int) -> None:
             cells[period] = [start, amount]
         else:
             cell[1] += amount
-    billing = cells.get(_BILLING)
-    if billing is None or billing[0] != account.spans[_BILLING].start or len(billing) < 4:
+    billing, running = cells.get(_BILLING), account.spans[_BILLING]
+    if billing is None or billing[0] != running.start or billing[3:] != [running.end]:
         billing = turn(account, meter_name)
     billing[1] += amount
     if not is_sold(account, meter_name):

@@ -28,8 +28,12 @@ def is_sold(account: Account, meter: str) -> bool:
 
 def last_cell(account: Account, meter: str) -> Cell | None:
     """Of the period that was counted last."""
-    cell = account.counters.get(meter, {}).get(_BILLING)
-    if cell is None or len(cell) == 4:
+    cell, running = account.counters.get(meter, {}).get(_BILLING), account.spans[_BILLING]
+    if cell is None:
+        return None
+    if len(cell) == 4:
+        if cell[0] == running.start and cell[3] != running.end:
+            return [*cell[:3], running.end or 0]  # another interval, which begins as the one before did
         return cell
     # Of a release that kept start and use alone.
     start, used = cell

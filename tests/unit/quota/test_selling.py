@@ -162,6 +162,21 @@ def test_cells_of_the_release_before_are_sold_as_the_plan_is_now() -> None:
         assert books.world.used(Period.BILLING) == 501
 
 
+def test_a_period_that_goes_on_with_another_end_is_told_with_that() -> None:
+    books = Books(World(SOLD, at=november(12)))
+    books.use(5)
+    books.world.anchor, books.world.interval = NOVEMBER, "year"
+    for _ in range(2):
+        total = recorded(books.world.account(), "messages")
+        assert total is not None
+        assert total.period_end == datetime(2027, 11, 1, tzinfo=UTC)
+        books.use(1)
+    books.world.at = datetime(2027, 11, 1, tzinfo=UTC)
+    ended = ended_period(books.world.account(), "messages")
+    assert ended is not None
+    assert (ended.used, ended.period_end) == (7, books.world.at)
+
+
 ANCHORS = (None, november(3), november(10, 5), november(20), datetime(2026, 10, 31, tzinfo=UTC))
 steps = st.lists(
     st.tuples(
