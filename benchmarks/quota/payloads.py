@@ -60,6 +60,7 @@ class Payloads:
         kinds = {"without_key": self._consume(partial(self._use, "acct_", ACCOUNTS, key=False))}
         for name, prefix, accounts in (
             ("simple", "acct_", ACCOUNTS),
+            ("manashiki", "mana_", ACCOUNTS),
             ("full", "full_", ACCOUNTS),
             ("two", "two_", ACCOUNTS),
             ("many", "many_", MANY),

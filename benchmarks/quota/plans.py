@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from benchmarks.quota.payloads import ACCOUNTS, REPLAYS
+from services.billing.catalog import load_catalog
 from services.billing.domain.api_key import NewKey, new_key
+from services.billing.domain.entitlement import Entitlement
+from services.billing.events import Announcer
 from services.kit.clock import BusinessClock
 from services.kit.database import create_engine
 from services.quota.events import to_snapshot
@@ -16,9 +20,15 @@ from tollway.billing.v1 import entitlement_pb2 as pb
 
 PLENTY = 10**12
 MINUTE = timedelta(seconds=60)
+CATALOG = Path(__file__).parents[2] / "catalogs" / "manashiki.yaml"
 SUSPENDED = "suspended_downloads"
-OWN_CAP = '{"caps": {"download_cap": {"limit": 1000000000000, "auto_stop": true}}}'
-RATES = ("key_rate", "account_rate")
+OWN_CAP = '{{"caps": {{"{}": {{"limit": 1000000000000, "auto_stop": true}}}}}}'
+# By plan: the cap that its accounts set on themselves, and its rates, each with the key it is counted for.
+CAPS = {"plan_full": "download_cap", "plan_manashiki": "live_download_cap"}
+RATES = {
+    "plan_full": {"key_rate": "key_1", "account_rate": ""},
+    "plan_manashiki": {"downloads_per_key": "key_1"},
+}
 
 # Copied from one account that came in as billing sends it. With empty logs: an account that exists has had some use.
 _COPY = """
@@ -48,10 +58,38 @@ def simple(account_id: str) -> pb.Entitlements:
     )
 
 
+def manashiki(account_id: str) -> pb.Entitlements:
+    """The paid tier of catalogs/manashiki.yaml as billing announces it, in a billing period. Its rate is too high to
+    refuse, for one key asks thousands of times a second here.
+    """
+    catalog = load_catalog(CATALOG)
+    anchor = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+    state = Entitlement(
+        account_id=account_id,
+        version=1,
+        tier="paid",
+        status="active",
+        subscription_id="",
+        price_id="",
+        granted_price_id="",
+        period_anchor=anchor,
+        period_interval="month",
+        period_start=anchor,
+        period_end=None,
+        cancel_at_period_end=False,
+        catalog_hash=catalog.fingerprint("paid"),
+    )
+    found = Announcer(catalog, "https://example.com").entitlements(state, anchor)
+    for limit in found.limits:
+        if limit.kind == pb.LIMIT_KIND_RATE:
+            limit.limit = 10**9
+    return found
+
+
 def full(account_id: str, *, month: int = PLENTY, per_key: int = 10**9, window: timedelta = MINUTE) -> pb.Entitlements:
-    """All of manashiki's kinds: a gate, a rate per key and one per account, a quota of the month and one of the
-    billing period, a cap that the account may lower, and slots that two meters share; operators may throw the switch.
-    Sold by the unit, so their totals are announced too.
+    """Every kind, and more than manashiki has: a gate, a rate per key and one per account, a quota of the month and one
+    of the billing period, a cap that the account may lower, and slots that two meters share; operators may throw the
+    switch. Sold by the unit, so their totals are announced too.
     """
     live, both = ("live_downloads", SUSPENDED), ("live_downloads", "staging_downloads")
     found = pb.Entitlements(
@@ -98,7 +136,7 @@ async def load(dsn: str, connection: Any, *, many: int = 0) -> list[NewKey]:
     """
     engine = create_engine(dsn)
     await prepare(engine)
-    found = [simple("plan_simple"), full("plan_full"), full("no_quota", month=0)]
+    found = [simple("plan_simple"), full("plan_full"), manashiki("plan_manashiki"), full("no_quota", month=0)]
     found.append(full("no_rate", per_key=1, window=timedelta(hours=1)))
     async with QuotaUnitOfWork(engine, Plans(), BusinessClock()) as uow:
         await uow.accounts.apply([to_snapshot(each) for each in found])
@@ -108,9 +146,11 @@ async def load(dsn: str, connection: Any, *, many: int = 0) -> list[NewKey]:
     if many:
         await _copy(connection, "many_", "plan_full", many)
     else:
-        await connection.execute("UPDATE account SET terms = $1::text::json WHERE id LIKE 'no\\_%'", OWN_CAP)
+        terms = OWN_CAP.format(CAPS["plan_full"])
+        await connection.execute("UPDATE account SET terms = $1::text::json WHERE id LIKE 'no\\_%'", terms)
         await _copy(connection, "acct_", "plan_simple", ACCOUNTS)
         await _copy(connection, "again_", "plan_full", REPLAYS)
+        await _copy(connection, "mana_", "plan_manashiki", ACCOUNTS)
         for prefix in ("full_", "two_", "envoy_"):
             await _copy(connection, prefix, "plan_full", ACCOUNTS)
         keys = [new_key("mk_live_") for _ in range(ACCOUNTS)]
@@ -123,7 +163,8 @@ async def load(dsn: str, connection: Any, *, many: int = 0) -> list[NewKey]:
 
 
 async def _copy(connection: Any, prefix: str, plan: str, count: int) -> None:
-    is_full = plan == "plan_full"
-    await connection.execute(_COPY, prefix, plan, count, OWN_CAP if is_full else "{}", timeout=300)
-    if is_full:
-        await connection.execute(_LOGS, prefix.replace("_", "\\_"), list(RATES), ["key_1", ""], timeout=300)
+    terms = OWN_CAP.format(CAPS[plan]) if plan in CAPS else "{}"
+    await connection.execute(_COPY, prefix, plan, count, terms, timeout=300)
+    if rates := RATES.get(plan):
+        names, key_ids = list(rates), list(rates.values())
+        await connection.execute(_LOGS, prefix.replace("_", "\\_"), names, key_ids, timeout=300)

@@ -15,6 +15,8 @@ _TITLES = {
     "naive": "one UPDATE per request",
     "simple_spread": "Consume, one quota, 10,000 accounts",
     "simple_hot": "Consume, one quota, one account",
+    "manashiki_spread": "Consume, manashiki's limits, 10,000 accounts",
+    "manashiki_hot": "Consume, manashiki's limits, one account",
     "full_spread": "Consume, every kind of limit, 10,000 accounts",
     "full_hot": "Consume, every kind of limit, one account",
     "refused_by_quota": "refused by a quota",
@@ -27,6 +29,8 @@ _TITLES = {
     "two_replicas_hot": "two replicas, one account",
     "batch_simple_spread": "batch of 100, one quota, 10,000 accounts",
     "batch_simple_hot": "batch of 100, one quota, one account",
+    "batch_manashiki_spread": "batch of 100, manashiki's limits, 10,000 accounts",
+    "batch_manashiki_hot": "batch of 100, manashiki's limits, one account",
     "batch_full_spread": "batch of 100, every kind of limit, 10,000 accounts",
     "batch_full_hot": "batch of 100, every kind of limit, one account",
 }
@@ -34,6 +38,8 @@ _TITLES = {
 _AIMS: dict[str, tuple[str, float]] = {
     "simple_spread": ("of_null", LEAST_OF_NULL),
     "simple_hot": ("of_null", LEAST_OF_NULL),
+    "manashiki_spread": ("of_null", LEAST_OF_NULL),
+    "manashiki_hot": ("of_null", LEAST_OF_NULL),
     "full_spread": ("of_null", LEAST_OF_NULL),
     "full_hot": ("of_null", LEAST_OF_NULL),
     "refused_by_quota": ("of_null", LEAST_OF_NULL),
@@ -41,6 +47,8 @@ _AIMS: dict[str, tuple[str, float]] = {
     "refused_by_switch": ("of_null", LEAST_OF_NULL),
     "full_spread_million": ("of_few_accounts", 0.85),
     "batch_simple_spread": ("of_naive", 8.0),
+    "batch_manashiki_spread": ("of_naive", 5.0),
+    "batch_manashiki_hot": ("of_naive", 15.0),
     "batch_full_spread": ("of_naive", 5.0),
     "batch_full_hot": ("of_naive", 15.0),
 }

@@ -30,6 +30,8 @@ UNARY = {
     "simple_spread": ("quota", "simple_spread"),
     "simple_hot": ("quota", "simple_hot"),
     "without_key": ("quota", "without_key"),
+    "manashiki_spread": ("quota", "manashiki_spread"),
+    "manashiki_hot": ("quota", "manashiki_hot"),
     "full_spread": ("quota", "full_spread"),
     "full_hot": ("quota", "full_hot"),
     "refused_by_quota": ("quota", "refused_by_quota"),
@@ -43,7 +45,7 @@ UNARY = {
 }
 BATCHES = {
     f"batch_{plan}_{where}": ("quota", f"{plan}_batch_{where}")
-    for plan in ("simple", "full")
+    for plan in ("simple", "manashiki", "full")
     for where in ("spread", "hot")
 }
 # The accounts that uses are spread over, by the kind of payload. Of a million, memory holds a few.
@@ -51,6 +53,8 @@ KNOWN = {
     "simple_spread": "acct_",
     "without_key": "acct_",
     "simple_batch_spread": "acct_",
+    "manashiki_spread": "mana_",
+    "manashiki_batch_spread": "mana_",
     "full_spread": "full_",
     "full_batch_spread": "full_",
     "acquire_release": "full_",
