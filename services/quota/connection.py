@@ -124,10 +124,10 @@ class LaneConnection:
         (row,) = await self._fetch(statement, self.lane, self.committed + 1, *arguments)
         return row
 
-    async def finish(self) -> None:
-        """Commits what was read under locks and saved."""
+    async def finish(self, *, wrote: bool) -> None:
+        """Ends what was read under locks: commits it, or lets the locks go, which waits for no disk."""
         if self._chained:
-            await self._execute("COMMIT AND CHAIN")
+            await self._execute("COMMIT AND CHAIN" if wrote else "ROLLBACK AND CHAIN")
 
     async def end(self) -> None:
         """Leaves the chain of transactions: the next statement is one by itself."""

@@ -224,7 +224,7 @@ class Store:
             return False
         if batch.locked:
             failpoint("quota.lane.before_commit")
-            await connection.finish()
+            await connection.finish(wrote=bool(new))
         else:
             self._trust.saw(held=True)
         if new:

@@ -136,6 +136,21 @@ async def test_a_cap_that_was_set_is_set_and_announced_once(database: str, fault
         assert told == [(1,)]
 
 
+async def test_what_grants_nothing_commits_nothing_under_locks_either(database: str) -> None:
+    async with world.tables(database) as engine, proxies.before(database) as (proxy, dsn):
+        await world.put(engine, guarded("acct_a", quota=3))
+        async with serving(engine, dsn, patience_s=15.0) as lane:
+            await decided(lane, Use("acct_a", "messages", 3, "k"))
+            proxy.at, proxy.fault = COMMIT, Fault.CUT_BEFORE
+            for _ in range(3):
+                assert (await decided(lane, Use("acct_a", "messages", 3, "k"))).replayed
+            assert not (await decided(lane, Use("acct_a", "messages", 1))).allowed
+            assert proxy.struck == 0
+            assert (await decided(lane, Use("acct_a", "messages", 3, "k"))).replayed
+        async with serving(engine, database) as other:  # and no lock is left behind
+            assert not (await decided(other, Use("acct_a", "messages", 1))).allowed
+
+
 async def test_a_caller_whose_time_ends_in_doubt_does_not_hear_that_nothing_was_counted(database: str) -> None:
     async with world.tables(database) as engine, proxies.before(database) as (proxy, dsn):
         await world.put(engine, guarded("acct_a", quota=None))
