@@ -17,7 +17,10 @@ import structlog
 from sqlalchemy import TextClause, text
 
 from services.kit.clock import BusinessClock
-from services.quota.domain import Account, UsageRecorded, ended_period, last_cell, mark_ended, recorded
+from services.quota.domain import Account, UsageRecorded, ended_period, mark_ended, recorded
+from services.quota.domain.announcement import total_of
+from services.quota.domain.period import moment
+from services.quota.domain.selling import last_cell, left_cells, tells_sold
 from services.quota.events import to_event
 from services.quota.storage import QuotaUnitOfWork
 
@@ -66,7 +69,8 @@ FROM unnest(CAST(:account_id AS text[]), CAST(:meter AS text[]), CAST(:period_st
 _NOTE = text(f"""
 INSERT INTO usage_announced (account_id, meter, period_start, period_end, used, final)
 SELECT n.account_id, n.meter, n.period_start, n.period_end, n.used, false {_NOTED}
-ON CONFLICT (account_id, meter, period_start) DO UPDATE SET used = excluded.used, period_end = excluded.period_end
+ON CONFLICT (account_id, meter, period_start) DO UPDATE SET
+    used = excluded.used, period_end = excluded.period_end, final = false
 """)
 # Nothing of it was announced while it ran; its end shall be.
 _NOTE_END = text(f"""
@@ -75,12 +79,17 @@ SELECT n.account_id, n.meter, n.period_start, n.period_end, 0, false {_NOTED} ON
 """)
 _NOTES = ("account_id", "meter", "period_start", "period_end", "used")
 _ENDED = text("""
-SELECT account_id, meter, period_start, period_end FROM usage_announced
+SELECT account_id, meter, period_start, period_end, used FROM usage_announced
 WHERE NOT final AND period_end <= :at ORDER BY account_id, meter, period_start LIMIT :most FOR UPDATE SKIP LOCKED
 """)
 _END = text("""
-UPDATE usage_announced SET final = true, used = coalesce(:used, used)
-WHERE account_id = :account_id AND meter = :meter AND period_start = :period_start
+UPDATE usage_announced SET final = true, used = :used
+WHERE account_id = :account_id AND meter = :meter AND period_start = :start
+""")
+# The subscription's interval has changed: the period goes on.
+_PUT_OFF = text("""
+UPDATE usage_announced SET period_end = :end
+WHERE account_id = :account_id AND meter = :meter AND period_start = :start
 """)
 _MARK = text("UPDATE account SET terms = CAST(:terms AS json), rev = rev + 1 WHERE id = :id")
 
@@ -135,9 +144,11 @@ async def _announce_page(uow: QuotaUnitOfWork, ids: list[str], at: datetime) -> 
     totals, ends = [], []
     for account, meter in ((each, meter) for each in accounts for meter in each.counters):
         total = recorded(account, meter)
-        if total is not None and total.used != announced.get((account.id, meter, total.period_start), 0):
-            totals.append(total)
-            uow.outbox.add(to_event(total), account.id)
+        left = [cell for cell in left_cells(account, meter) if cell[3] > at.timestamp()]
+        for each in (total, *(total_of(account, meter, cell) for cell in left)):
+            if each is not None and each.used != announced.get((account.id, meter, each.period_start), 0):
+                totals.append(each)
+                uow.outbox.add(to_event(each), account.id)
         ended = ended_period(account, meter) if total is None else None
         if ended is not None and ended.used:
             ends.append(ended)
@@ -161,17 +172,20 @@ async def _announce_ends(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
             locked = await _read(uow, _LOCK, sorted({row[0] for row in ends}), at)
             accounts = {account.id: account for account in locked}
             marked: dict[str, Account] = {}
-            for account_id, meter, start, end in ends:
-                account, used = accounts.get(account_id), None
+            for account_id, meter, start, end, used in ends:
+                account, key = accounts.get(account_id), {"account_id": account_id, "meter": meter, "start": start}
                 cell = last_cell(account, meter) if account is not None else None
                 if account is not None and cell is not None and cell[0] == int(start.timestamp()):
-                    used = cell[1] - cell[2]
+                    if cell[3] > at.timestamp():
+                        await connection.execute(_PUT_OFF, {**key, "end": moment(cell[3])})
+                        continue
+                    if tells_sold(account, meter):
+                        used = cell[1] - cell[2]
                     if mark_ended(account, meter):
                         total = UsageRecorded(account_id, meter, used, start, end, at, final=True)
                         uow.outbox.add(to_event(total), account_id)
                         marked[account_id] = account
                         told += 1
-                key = {"account_id": account_id, "meter": meter, "period_start": start}
                 await connection.execute(_END, {**key, "used": used})
             for account_id in sorted(marked):
                 await connection.execute(

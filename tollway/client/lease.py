@@ -238,7 +238,7 @@ class Leases(Connection):
             return
         # Also what is lost by our clock and may live by the service's: its units are not to be counted twice.
         await self._let_go(held.lease)
-        if reserved:
+        if reserved and held.used != 0:
             raise NotFound("The lease was lost before its reserve was counted.", reason="LEASE_NOT_FOUND")
 
     async def _undo(self, acquiring: asyncio.Task[Decision]) -> None:

@@ -29,7 +29,6 @@ from services.quota.domain.lease import Lease
 from services.quota.domain.leasing import SETTLED
 from services.quota.domain.period import Period, Span, billing_span, month_span
 from services.quota.domain.plan import Kind, Limit, Meter, Plan, Refusal
-from services.quota.domain.selling import last_cell
 from services.quota.domain.work import Grant, Opened, Outcome, Reversal, Settled, Unknown
 
 __all__ = [
@@ -79,7 +78,6 @@ __all__ = [
     "charge",
     "decide",
     "ended_period",
-    "last_cell",
     "limit_states",
     "mark_ended",
     "month_span",

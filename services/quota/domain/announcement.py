@@ -16,7 +16,7 @@ from services.quota.domain.cap import in_force, own_cap, own_units
 from services.quota.domain.decision import counted_units
 from services.quota.domain.period import Period, Span, moment
 from services.quota.domain.plan import Limit, Rules
-from services.quota.domain.selling import is_left, is_sold, last_cell
+from services.quota.domain.selling import Cell, is_left, is_sold, last_cell, tells_sold
 
 
 @dataclass
@@ -71,14 +71,21 @@ def ended_period(account: Account, meter: str) -> UsageRecorded | None:
     announced its end yet. To be asked before the next is begun.
     """
     cell = last_cell(account, meter)
-    if cell is None or not is_left(account, meter):
+    if cell is None or not is_left(account, meter) or not tells_sold(account, meter):
         return None
-    start, used, unsold, end = cell
+    start, used, unsold, *_ = cell
     if used == unsold and (unsold or not is_sold(account, meter)):
         return None
     if account.terms and account.terms.get("closed", {}).get(meter) == start:
         return None
-    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, final=True)
+    return total_of(account, meter, cell)
+
+
+def total_of(account: Account, meter: str, cell: Cell, *, final: bool | None = None) -> UsageRecorded:
+    """`final` None: unless its period runs."""
+    start, used, unsold, end, *_ = cell
+    over = start != account.spans[Period.BILLING].start if final is None else final
+    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, over)
 
 
 def mark_ended(account: Account, meter: str) -> bool:
@@ -90,7 +97,7 @@ def mark_ended(account: Account, meter: str) -> bool:
 
 
 def forget_end(account: Account, meter: str) -> None:
-    """To be called when the counter moves on: the mark has done its work."""
+    """To be called when something is counted: the counter has moved on, or its period goes on after all."""
     closed = account.terms.get("closed")
     if closed is not None:
         closed.pop(meter, None)
@@ -101,10 +108,14 @@ def forget_end(account: Account, meter: str) -> None:
 def recorded(account: Account, meter: str) -> UsageRecorded | None:
     """What was sold in the billing period that was counted last. None: it is over, or has not begun."""
     span, cell = account.spans[Period.BILLING], last_cell(account, meter)
-    if cell is None or cell[0] < span.start or (span.end is not None and cell[0] >= span.end):
+    if (
+        cell is None
+        or not tells_sold(account, meter)
+        or cell[0] < span.start
+        or (span.end is not None and cell[0] >= span.end)
+    ):
         return None
-    start, used, unsold, end = cell
-    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, final=False)
+    return total_of(account, meter, cell, final=False)
 
 
 def passed(account: Account, rules: Rules, amount: int) -> list[Announcement]:

@@ -24,7 +24,9 @@ from services.quota.errors import CounterFull, UnknownMeter
 # What a counter can hold: the contract's int64.
 COUNTER_MAX = 2**63 - 1
 _RATE, _CONCURRENCY = Kind.RATE, Kind.CONCURRENCY
-_BILLING, _PLAIN = Period.BILLING.value, (Period.MONTH.value, Period.LIFETIME.value)
+_BILLING = Period.BILLING.value
+# Those that no subscription moves. Of the other one see `selling`.
+PLAIN = (Period.MONTH.value, Period.LIFETIME.value)
 _Measured = tuple[Limit, rate.Log, int]  # a rate, what was granted under it, and the units of that in its window now
 
 
@@ -162,14 +164,14 @@ def count(account: Account, meter_name: str, amount: int) -> None:
     cells = account.counters.get(meter_name)
     if cells is None:
         cells = account.counters[meter_name] = {}
-    for period in _PLAIN:
+    for period in PLAIN:
         start, cell = account.spans[period].start, cells.get(period)
         if cell is None or cell[0] < start:
             cells[period] = [start, amount]
         else:
             cell[1] += amount
     billing, running = cells.get(_BILLING), account.spans[_BILLING]
-    if billing is None or billing[0] != running.start or billing[3:] != [running.end]:
+    if billing is None or billing[0] != running.start or billing[3:4] != [running.end]:
         billing = turn(account, meter_name)
     billing[1] += amount
     if not is_sold(account, meter_name):

@@ -147,8 +147,9 @@ class Work:
         if is_left(account, meter):
             if (ended := ended_period(account, meter)) is not None:
                 self.announcements.append(ended)
-            forget_end(account, meter)
             turn(account, meter)
+        if account.terms:
+            forget_end(account, meter)
 
     def grant(self, line: Grant, *, remembers: bool) -> None:
         self.grants.append(line)

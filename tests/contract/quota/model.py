@@ -224,9 +224,12 @@ class Model:
             start = account.span(Period.BILLING, at)[0]
             if line.at >= start:
                 units, now = account.billed[line.meter, start], 0 if account.sells(line.meter) else 1
-                rest = line.amount - min(units[now], line.amount)
+                rest, sold = line.amount - min(units[now], line.amount), units[0]
                 units[now] -= line.amount - rest
                 units[1 - now] -= rest
+                if units[0] != sold:
+                    end = account.span(Period.BILLING, at)[1]
+                    self.announced.append(UsageRecorded(account.id, line.meter, units[0], start, end, at, final=False))
             account.leases.pop(line.lease_id, None)
         return Reversal(line.meter, line.amount, replayed)
 

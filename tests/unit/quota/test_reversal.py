@@ -94,19 +94,16 @@ def test_the_total_of_a_period_that_is_over_stays() -> None:
     assert world.used(Period.LIFETIME) == 0
 
 
-def test_a_period_that_a_new_subscription_cut_short_keeps_its_total() -> None:
+def test_units_leave_the_period_that_a_new_subscription_cut_short() -> None:
     world = World(plan())
     world.do(use(5, "k"))
+    world.do(use(2))
     world.anchor, world.interval = datetime(2026, 11, 20, tzinfo=UTC), "month"
     assert world.used(Period.BILLING) == 0
-    world.do(reverse("k"))
-    assert world.counters["messages"]["billing"] == [
-        int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()),
-        5,
-        5,
-        int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()),
-    ]
-    assert world.used() == 0
+    world.do(reverse("k"), after=timedelta(seconds=1))
+    assert (world.used(Period.BILLING), world.used()) == (0, 2)
+    world.anchor, world.interval = None, ""
+    assert world.used(Period.BILLING) == 2
 
 
 def test_rates_count_attempts_and_keep_them() -> None:

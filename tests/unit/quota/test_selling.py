@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.quota.domain import Decision, Period, Reverse, UsageRecorded, Use, ended_period, recorded
+from services.quota.domain import Decision, Period, Reverse, UsageRecorded, Use, ended_period, mark_ended, recorded
 from tests.unit.quota.plans import World, plan
 
 SOLD, FREE = plan(price="0.1"), plan()
@@ -29,6 +29,10 @@ class Books:
         [decision] = settled.outcomes
         assert isinstance(decision, Decision)
         return decision
+
+    def take_back(self, key: str) -> None:
+        for told in self.world.batch(Reverse("acct_a", key)).announcements:
+            self.hear(told)
 
     def hear(self, told: object) -> None:
         if isinstance(told, UsageRecorded):
@@ -205,3 +209,115 @@ def test_every_unit_is_told_once_under_the_period_that_ran_when_it_was_used(
         if looks:
             books.look()
     assert books.look() == expected
+
+
+def test_units_that_are_taken_back_leave_the_total_of_the_period_that_they_were_sold_in() -> None:
+    for uses_between in (0, 1):
+        for returns in (False, True):
+            books = Books(World(SOLD, at=november(22)))
+            books.subscribe(november(20))
+            books.use(500, "k")
+            assert books.look() == {november(20): 500}
+            books.world.plan = FREE
+            books.end()
+            books.world.at += timedelta(minutes=1)
+            for _ in range(uses_between):
+                books.use(1)
+            if returns:
+                books.world.plan = SOLD
+                books.subscribe(november(20))
+            books.take_back("k")
+            assert books.look() == {}
+            books.world.plan = SOLD
+            books.subscribe(november(20))
+            books.world.at += timedelta(minutes=1)
+            books.use(3)
+            assert books.look() == {november(20): 3}
+            books.end()
+            assert books.world.used(Period.BILLING) == 3 + uses_between
+
+
+def test_what_is_taken_back_just_before_its_period_ends_is_not_sold() -> None:
+    books = Books(World(FREE, at=november(12)))
+    books.use(90)
+    books.world.plan = SOLD
+    books.use(10, "k")
+    assert books.look() == {NOVEMBER: 10}
+    books.world.at = DECEMBER - timedelta(seconds=3)
+    books.take_back("k")
+    books.world.at = DECEMBER
+    books.use(1)
+    assert books.look() == {DECEMBER: 1}
+
+
+def test_a_period_that_goes_on_after_its_end_was_announced_is_announced_again() -> None:
+    books = Books(World(SOLD, at=november(12)))
+    books.use(5)
+    books.world.at = DECEMBER
+    account = books.world.account()
+    assert mark_ended(account, "messages")
+    books.hear(ended_period(books.world.account(), "messages"))
+    books.world.at = november(30)  # the clock was set back
+    books.use(7)
+    books.world.at = DECEMBER
+    books.use(1)
+    assert books.look() == {NOVEMBER: 12, DECEMBER: 1}
+
+
+def test_what_a_cell_of_the_release_before_has_sold_is_not_denied_while_the_plan_sells_nothing() -> None:
+    books = Books(World(FREE, at=november(22)))
+    start = int(november(20).timestamp())
+    books.subscribe(november(20))
+    books.world.counters = {"messages": {"month": [start, 500], "billing": [start, 500], "lifetime": [0, 500]}}
+    assert recorded(books.world.account(), "messages") is None
+    books.end()
+    assert ended_period(books.world.account(), "messages") is None
+
+
+def test_cells_from_which_the_release_before_took_back_hold_no_less_than_nothing() -> None:
+    books = Books(World(SOLD, at=november(12)))
+    start, end = int(NOVEMBER.timestamp()), int(DECEMBER.timestamp())
+    books.world.counters = {"messages": {"billing": [start, 0, 90, end]}}
+    assert books.look() == {}
+    books.use(1)
+    assert books.look() == {NOVEMBER: 1}
+
+
+changes = st.lists(
+    st.tuples(
+        st.integers(1, 9),
+        st.sampled_from(ANCHORS),
+        st.timedeltas(timedelta(seconds=1), timedelta(days=9)),
+        st.none() | st.integers(0, 20),
+        st.booleans(),
+    ),
+    max_size=20,
+)
+
+
+@given(changes)
+def test_what_is_taken_back_leaves_the_period_that_ran_unless_time_has_ended_that(
+    story: list[tuple[int, datetime | None, timedelta, int | None, bool]],
+) -> None:
+    books, expected = Books(World(SOLD, at=november(2))), Counter[datetime]()
+    granted: list[tuple[str, int, datetime, datetime, datetime]] = []
+    for number, (amount, anchor, passed, back, looks) in enumerate(story):
+        books.world.at += passed
+        books.world.anchor, books.world.interval = anchor, "month" if anchor else ""
+        # Nothing can be taken back after 48 hours.
+        granted = [each for each in granted if each[4] > books.world.at - timedelta(days=2)]
+        if back is not None and granted:
+            key, units, start, end, _ = granted.pop(back % len(granted))
+            books.take_back(key)
+            if end > books.world.at:
+                expected[start] -= units
+        else:
+            span = books.world.account().spans["billing"]
+            assert span.end is not None
+            start, end = (datetime.fromtimestamp(each, UTC) for each in (span.start, span.end))
+            books.use(amount, f"k{number}")
+            granted.append((f"k{number}", amount, start, end, books.world.at))
+            expected[start] += amount
+        if looks:
+            books.look()
+    assert books.look() == Counter({start: units for start, units in expected.items() if units})
