@@ -49,7 +49,10 @@ class Window(NamedTuple):
     @property
     def state(self) -> str:
         left = f"r={min(self.remaining, _INTEGER_MAX)}"
-        return left if self.resets_in_s is None else f"{left};t={self.resets_in_s}"
+        if self.resets_in_s is None:
+            return left
+        # Rounded up twice on its way here: a rate is free again within its window.
+        return f"{left};t={self.resets_in_s if self.window_s is None else min(self.resets_in_s, self.window_s)}"
 
 
 def rate_limit(windows: Iterable[Window]) -> dict[str, str]:

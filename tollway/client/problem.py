@@ -78,11 +78,17 @@ def rate_limit(limits: tuple[LimitState, ...]) -> Headers:
             continue
         name = _quoted(state.name)
         policies.append(f"{name};q={min(state.limit, _MOST)}{_policy(state)}")
-        reset = f";t={max(0, _seconds(state.resets_at - now))}" if state.resets_at is not None else ""
+        reset = f";t={_resets_in(state, now)}" if state.resets_at is not None else ""
         states.append(f"{name};r={min(state.remaining or 0, _MOST)}{reset}")
     if not policies:
         return []
     return [("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(states))]
+
+
+def _resets_in(state: LimitState, now: datetime) -> int:
+    """Seconds. A rate is free again within its window, whatever was rounded up."""
+    left = max(timedelta(0), (state.resets_at or now) - now)
+    return _seconds(left if state.window is None else min(left, state.window))
 
 
 def _policy(state: LimitState) -> str:

@@ -163,6 +163,14 @@ async def test_numbers_in_the_headers_have_at_most_the_digits_that_a_parser_take
     assert answer.headers["ratelimit"] == '"month";r=999999999999999'
 
 
+async def test_a_rate_is_free_again_within_its_window_whatever_was_rounded_up() -> None:
+    burst = pb.LimitState(name="burst", kind=pb.LIMIT_KIND_RATE, used=4, limit=60, remaining=56)
+    burst.window.FromSeconds(60)
+    burst.reset_time.FromDatetime(datetime.now(UTC) + timedelta(seconds=60.9))
+    answer, _ = await get(Service([allowed(limits=[burst])]))
+    assert answer.headers["ratelimit"] == '"burst";r=56;t=60'
+
+
 UNKNOWN = rpc_error(
     grpc.StatusCode.NOT_FOUND, "There is no such account.", ErrorInfo(reason="ACCOUNT_NOT_FOUND", domain="tollway")
 )
