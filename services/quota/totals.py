@@ -9,7 +9,7 @@ terms, so that the decision does not repeat it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import TextClause, text
 
 from services.kit.clock import BusinessClock
-from services.quota.domain import Account, UsageRecorded, ended_period, mark_ended, recorded
+from services.quota.domain import LEDGER_MARK, Account, UsageRecorded, ended_period, mark_ended, recorded
 from services.quota.domain.announcement import total_of
 from services.quota.domain.period import moment
 from services.quota.domain.selling import last_cell, left_cells, tells_sold
@@ -51,6 +51,8 @@ WHERE a.id IN (SELECT i.account_id FROM idem i WHERE i.decide_time >= :since) AN
     )
 )
 """)
+# Where something was taken back, which was told at once: of what was counted since then the same number may be news.
+_TAKEN_BACK = text("SELECT DISTINCT account_id, meter FROM idem WHERE decide_time >= :since AND ascii(meter) = 31")
 _ACCOUNTS = """
 SELECT a.id, a.version, a.plan_id, a.anchor, a."interval", a.counters::text, a.terms::text
 FROM account a WHERE a.id = ANY (CAST(:ids AS text[])) ORDER BY a.id
@@ -116,6 +118,8 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
         selling = [plan_id for plan_id, plan in (await uow.plans.all()).items() if plan.sells]
         used = await uow.connection.execute(_USED, {"since": since, "plans": selling}) if selling else ()
         ordered = sorted(row[0] for row in used)
+        marked = await uow.connection.execute(_TAKEN_BACK, {"since": since}) if selling else ()
+        taken_back = {(row[0], row[1].removeprefix(LEDGER_MARK)) for row in marked}
         await uow.commit()
     told = 0
     for start in range(0, len(ordered), PAGE):
@@ -123,7 +127,7 @@ async def _announce_changed(uow: QuotaUnitOfWork, clock: BusinessClock) -> int:
             place = await _take(uow, clock)
             if place is None or place[0] != token:
                 return told
-            told += await _announce_page(uow, ordered[start : start + PAGE], place[1])
+            told += await _announce_page(uow, ordered[start : start + PAGE], place[1], taken_back)
             await uow.commit()
     async with uow:
         await uow.connection.execute(_LEAVE, {"name": PLACE, "was": token, "token": began.isoformat()})
@@ -137,7 +141,9 @@ async def _take(uow: QuotaUnitOfWork, clock: BusinessClock) -> tuple[str, dateti
     return None if place is None else (place[0], place[1] + clock.offset())
 
 
-async def _announce_page(uow: QuotaUnitOfWork, ids: list[str], at: datetime) -> int:
+async def _announce_page(
+    uow: QuotaUnitOfWork, ids: list[str], at: datetime, taken_back: Collection[tuple[str, str]]
+) -> int:
     accounts = await _read(uow, _READ, ids, at)
     rows = await uow.connection.execute(_ANNOUNCED, {"ids": ids})
     announced = {(account_id, meter, begun): used for account_id, meter, begun, used in rows}
@@ -146,7 +152,8 @@ async def _announce_page(uow: QuotaUnitOfWork, ids: list[str], at: datetime) -> 
         total = recorded(account, meter)
         left = [cell for cell in left_cells(account, meter) if cell[3] > at.timestamp()]
         for each in (total, *(total_of(account, meter, cell) for cell in left)):
-            if each is not None and each.used != announced.get((account.id, meter, each.period_start), 0):
+            is_news = (account.id, meter) in taken_back
+            if each is not None and (is_news or each.used != announced.get((account.id, meter, each.period_start), 0)):
                 totals.append(each)
                 uow.outbox.add(to_event(each), account.id)
         ended = ended_period(account, meter) if total is None else None

@@ -99,7 +99,7 @@ def take_back(account: Account, meter: str, amount: int, at: int) -> Cell | None
     cell = turn(account, meter)
     left = next((each for each in left_cells(account, meter) if _was_counted(each, at)), None)
     if left is None:
-        counted = at >= cell[0] * 1_000_000
+        counted = at >= _began(account, meter, cell) or _was_counted(cell, at)
         return cell if counted and _take(cell, amount, sold_first=is_sold(account, meter)) else None
     if left[0] > cell[0]:
         _take(cell, min(amount, cell[2]), sold_first=False)  # it has those, too, as not sold here
@@ -118,6 +118,11 @@ def _runs_on(account: Account, cell: Cell) -> bool:
     return cell[3] > account.at.timestamp()
 
 
+def _began(account: Account, meter: str, cell: Cell) -> int:
+    """The microsecond since which this cell is counted, and no other."""
+    return max([cell[0] * 1_000_000, *(each[-1] for each in left_cells(account, meter))])
+
+
 def _was_counted(cell: Cell, at: int) -> bool:
     return any(began <= at < left for began, left in zip(cell[4::2], cell[5::2], strict=True))
 
@@ -132,8 +137,7 @@ def _take(cell: Cell, amount: int, *, sold_first: bool) -> bool:
 
 def _leave(account: Account, meter: str, old: Cell, new: Cell) -> None:
     start, used, unsold, end, *counted = old
-    began = max([start * 1_000_000, *(each[-1] for each in left_cells(account, meter))])
-    counted += [began, account.now]
+    counted += [_began(account, meter, old), account.now]
     left, again = [], 0
     for each in left_cells(account, meter):
         if each[0] != new[0]:

@@ -249,6 +249,23 @@ async def test_what_was_taken_back_leaves_the_total_and_comes_again_with_new_use
         assert (await kept.told())[-1] == (5, True)
 
 
+async def test_work_that_failed_and_was_done_again_between_two_announcements_is_told(
+    tmp_path: Path, database: str
+) -> None:
+    async with books(tmp_path, database) as kept:
+        await kept.use(4, "k")
+        await kept.announce()
+        assert isinstance(await one(kept.lane, Reverse("acct_a", "k")), Reversal)
+        await kept.use(4)
+        await kept.announce()
+        assert await kept.told() == [(4, False), (0, False), (4, False)]
+        kept.advance(1)
+        assert await kept.announce() <= 1  # once more, for decisions that were under way
+        assert (await kept.told())[-1] == (4, False)
+        kept.advance(2)
+        assert await kept.announce() == 0
+
+
 async def test_a_reversal_before_any_announcement_leaves_nothing_to_announce_but_zero(
     tmp_path: Path, database: str
 ) -> None:

@@ -181,6 +181,20 @@ def test_a_period_that_goes_on_with_another_end_is_told_with_that() -> None:
     assert (ended.used, ended.period_end) == (7, books.world.at)
 
 
+def test_what_time_has_ended_is_not_taken_from_a_period_that_began_before_it() -> None:
+    books = Books(World(SOLD, at=november(2)))
+    books.subscribe(november(3))
+    books.use(1, "k")
+    books.world.at = november(3, 1)
+    books.use(7)
+    books.subscribe(november(10))
+    books.world.at = november(3, 2)
+    books.use(8)
+    books.take_back("k")
+    october = datetime(2026, 10, 3, tzinfo=UTC)
+    assert books.look() == {october: 1, november(3): 7, october + timedelta(days=7): 8}
+
+
 ANCHORS = (None, november(3), november(10, 5), november(20), datetime(2026, 10, 31, tzinfo=UTC))
 steps = st.lists(
     st.tuples(
