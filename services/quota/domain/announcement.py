@@ -81,11 +81,11 @@ def ended_period(account: Account, meter: str) -> UsageRecorded | None:
     return total_of(account, meter, cell)
 
 
-def total_of(account: Account, meter: str, cell: Cell, *, final: bool | None = None) -> UsageRecorded:
-    """`final` None: unless its period runs."""
+def total_of(account: Account, meter: str, cell: Cell) -> UsageRecorded:
+    """Final unless its period runs."""
     start, used, unsold, end, *_ = cell
-    over = start != account.spans[Period.BILLING].start if final is None else final
-    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, over)
+    final = start != account.spans[Period.BILLING].start
+    return UsageRecorded(account.id, meter, used - unsold, moment(start), moment(end), account.at, final)
 
 
 def mark_ended(account: Account, meter: str) -> bool:
@@ -115,7 +115,7 @@ def recorded(account: Account, meter: str) -> UsageRecorded | None:
         or (span.end is not None and cell[0] >= span.end)
     ):
         return None
-    return total_of(account, meter, cell, final=False)
+    return total_of(account, meter, cell)
 
 
 def passed(account: Account, rules: Rules, amount: int) -> list[Announcement]:

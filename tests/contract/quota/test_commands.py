@@ -24,8 +24,9 @@ from services.quota.domain import (
     Use,
 )
 from services.quota.errors import GrantReversed, LeaseNotFound
+from tests.contract.quota.comparing import timeless
 from tests.contract.quota.deciders import KINDS, Decider, deciding, one
-from tests.contract.quota.model import ModelDecider, timeless
+from tests.contract.quota.model import ModelDecider
 from tests.integration.quota import world
 from tollway.billing.v1 import entitlement_pb2
 

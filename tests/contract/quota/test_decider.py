@@ -12,8 +12,9 @@ import pytest
 
 from services.quota.domain import Decision, Unknown, Use
 from services.quota.errors import KeyReused, UnknownMeter
+from tests.contract.quota.comparing import plain
 from tests.contract.quota.deciders import KINDS, Decider, deciding, one
-from tests.contract.quota.model import ModelDecider, plain
+from tests.contract.quota.model import ModelDecider
 from tests.integration.quota import world
 
 LIMITS: dict[str, int | None] = {"acct_a": 10, "acct_b": 0, "acct_c": None, "acct_d": 100, "acct_r": 30}

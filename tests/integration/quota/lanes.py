@@ -43,6 +43,13 @@ async def serving(
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def taken(*lanes: Lane) -> None:
+    """Until they have taken what waits into a batch."""
+    async with asyncio.timeout(5):
+        while any(len(lane) for lane in lanes):  # noqa: ASYNC110 - a lane announces to nobody what it takes
+            await asyncio.sleep(0)
+
+
 async def one(lane: Lane, command: Command, deadline_s: float = 20.0) -> Outcome:
     return (await lane.decide([command], deadline_s))[0]
 

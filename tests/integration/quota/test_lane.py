@@ -24,6 +24,7 @@ from services.quota.storage import Plans
 from services.quota.store import Store
 from tests.integration.quota import proxy as proxies
 from tests.integration.quota import world
+from tests.integration.quota.lanes import taken
 from tests.integration.quota.proxy import Fault
 
 
@@ -270,9 +271,7 @@ async def test_a_full_queue_refuses_and_expired_callers_are_not_decided(database
             await one(lane, Use("acct_a", "messages", 1))
             await holder.execute(text("SELECT FROM account FOR UPDATE"))
             stuck = lane.decide([Use("acct_a", "messages", 1)], 15.0)
-            async with asyncio.timeout(5):
-                while len(lane):  # noqa: ASYNC110 - the lane announces to nobody that it has taken a batch
-                    await asyncio.sleep(0)
+            await taken(lane)
             hurried = lane.decide([Use("acct_a", "messages", 1)], 0.1)
             patient = lane.decide([Use("acct_a", "messages", 1) for _ in range(9)], 15.0)
             with pytest.raises(QueueFull) as caught:

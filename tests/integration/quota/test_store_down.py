@@ -23,7 +23,7 @@ from services.quota.domain import ALL, Acquire, KillSwitch, Use
 from services.quota.errors import QueueFull, StoreUnavailable
 from tests.integration.quota import lanes, world
 from tests.integration.quota import proxy as proxies
-from tests.integration.quota.lanes import decided, one, serving
+from tests.integration.quota.lanes import decided, one, serving, taken
 from tests.integration.quota.test_crash import own_postgres, postmaster
 from tollway.billing.v1 import entitlement_pb2
 from tollway.quota.v1 import quota_pb2, quota_pb2_grpc
@@ -148,9 +148,7 @@ async def test_a_full_queue_answers_by_the_meters_policy(database: str) -> None:
             await decided(lane, Use("acct_a", "pings", 1))
             await holder.execute(text("SELECT FROM account FOR UPDATE"))
             waiting = [lane.decide([Use("acct_a", "messages", 1)], 15.0)]
-            async with asyncio.timeout(5):
-                while len(lane):  # noqa: ASYNC110 - the lane announces to nobody that it has taken a batch
-                    await asyncio.sleep(0)
+            await taken(lane)
             waiting += [lane.decide([Use("acct_a", "messages", 1)], 15.0) for _ in range(5)]
             before = unverified()
             with capture_logs() as logs:
@@ -186,9 +184,7 @@ async def test_what_a_kill_switch_has_stopped_passes_not_even_blind(database: st
             assert not (await decided(lane, Use("acct_a", "pings", 1))).allowed
             await holder.execute(text("SELECT FROM account FOR UPDATE"))
             waiting = lane.decide([Use("acct_a", "messages", 1)], 15.0)
-            async with asyncio.timeout(5):
-                while len(lane):  # noqa: ASYNC110 - the lane announces to nobody that it has taken a batch
-                    await asyncio.sleep(0)
+            await taken(lane)
             behind = lane.decide([Use("acct_a", "messages", 1)], 15.0)
             with pytest.raises(QueueFull):
                 lane.decide([Use("acct_a", "pings", 1)], 15.0)

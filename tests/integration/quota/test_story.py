@@ -32,7 +32,8 @@ from services.quota.domain import (
 )
 from services.quota.events import to_plan, to_snapshot
 from services.quota.lane import Lane
-from tests.contract.quota.model import Model, ModelAccount, timeless
+from tests.contract.quota.comparing import timeless
+from tests.contract.quota.model import Model, ModelAccount
 from tests.contract.quota.test_commands import guarded
 from tests.integration.quota import lanes, world
 from tollway.billing.v1 import entitlement_pb2

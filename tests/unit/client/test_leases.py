@@ -123,19 +123,28 @@ async def test_a_repeats_lease_is_renewed_at_once_for_it_may_be_about_to_end() -
     assert kinds(service) == ["Acquire", "Renew", "Release"]
 
 
-async def test_a_lost_lease_is_told_to_the_block_and_units_in_reserve_are_not_lost_in_silence() -> None:
+async def lose(used: int | None) -> None:
+    """A block whose lease is gone while it runs."""
     time = Patient()
     service = Service([granted(10), GONE])
-
-    async def work() -> None:
+    try:
         async with Wired(service, time).lease("acct_1", "downloads", reserve=10) as lease:
+            lease.used = used
             time.turns.release()
             await asyncio.wait_for(lease.lost.wait(), 5)
+    finally:
+        assert kinds(service) == ["Acquire", "Renew", "Release"]
 
+
+@pytest.mark.parametrize("used", [None, 4])
+async def test_a_lost_lease_is_told_to_the_block_and_units_in_reserve_are_not_lost_in_silence(used: int | None) -> None:
     with pytest.raises(NotFound) as caught:
-        await work()
+        await lose(used)
     assert caught.value.reason == "LEASE_NOT_FOUND"
-    assert kinds(service) == ["Acquire", "Renew", "Release"]
+
+
+async def test_of_a_lost_lease_of_which_nothing_was_used_nothing_has_to_be_counted() -> None:
+    await lose(0)
 
 
 async def test_a_lease_that_was_not_renewed_for_its_whole_time_is_lost_and_renewed_no_more() -> None:
@@ -204,14 +213,13 @@ async def test_a_client_that_is_closed_while_it_is_cancelled_releases_first() ->
     await until(lambda: kinds(service) == ["Acquire", "Release"])
 
 
-async def test_a_block_that_ended_well_is_settled_though_its_caller_is_cancelled_meanwhile() -> None:
-    answering = asyncio.Event()
-    service = Service([granted(10), answering, AWAY, lease_pb2.SettleResponse()])
+async def cancelled_while_settling(service: Service, answering: asyncio.Event, used: int | None = None) -> None:
+    """`answering` lets the service answer, once the caller has left."""
     quota = Wired(service)
 
     async def work() -> None:
         async with quota.lease("acct_1", "downloads", reserve=10) as lease:
-            lease.used = 4
+            lease.used = used
 
     working = asyncio.create_task(work())
     await until(lambda: kinds(service) == ["Acquire", "Settle"])
@@ -220,6 +228,12 @@ async def test_a_block_that_ended_well_is_settled_though_its_caller_is_cancelled
         await working
     answering.set()
     await quota.close()
+
+
+async def test_a_block_that_ended_well_is_settled_though_its_caller_is_cancelled_meanwhile() -> None:
+    answering = asyncio.Event()
+    service = Service([granted(10), answering, AWAY, lease_pb2.SettleResponse()])
+    await cancelled_while_settling(service, answering, 4)
     assert [(type(each).__name__, each.amount) for each in service.requests[1:]] == [("SettleRequest", 4)] * 2
 
 
@@ -227,20 +241,7 @@ async def test_a_settlement_that_fails_after_its_caller_was_cancelled_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answering = asyncio.Event()
-    service = Service([granted(10), answering, GONE])
-    quota = Wired(service)
-
-    async def work() -> None:
-        async with quota.lease("acct_1", "downloads", reserve=10):
-            pass
-
-    working = asyncio.create_task(work())
-    await until(lambda: kinds(service) == ["Acquire", "Settle"])
-    working.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await working
-    answering.set()
-    await quota.close()
+    await cancelled_while_settling(Service([granted(10), answering, GONE]), answering)
     assert "settlement of lease_1 failed" in caplog.text
 
 

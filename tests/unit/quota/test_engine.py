@@ -45,7 +45,8 @@ from services.quota.domain import (
     rate,
     settle,
 )
-from tests.contract.quota.model import Model, ModelAccount, plain
+from tests.contract.quota.comparing import plain
+from tests.contract.quota.model import Model, ModelAccount
 from tests.unit.quota.plans import CLOSED
 
 START = datetime(2027, 12, 29, 23, 59, 50, tzinfo=UTC)
